@@ -1,0 +1,38 @@
+"""What runs where: fused Triton kernels, ATen, or the reference.
+
+| tensors on | what runs |
+| --- | --- |
+| a GPU, with Triton | the fused kernels |
+| the CPU | ATen where it computes the same thing, else the reference |
+| the CPU, with TRITON_INTERPRET=1 set before the import | the fused kernels in Triton's interpreter |
+| anything else | the reference |
+
+Triton's interpreter is slow: it is for tests and for study.
+"""
+
+import functools
+import importlib.util
+import os
+
+import torch
+
+# Triton reads this variable when a kernel is decorated, so a later change has no effect.
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+# Whether CPU tensors run the interpreted kernels; False sends them to ATen even so.
+interpret_cpu_tensors = INTERPRETED
+
+
+NO_TRITON = (
+    "the kernels of stn_kernels need Triton: on Linux, `pip install triton`; there is no official build "
+    "for macOS or Windows. Every operation works without it, in plain PyTorch."
+)
+
+
+@functools.cache
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def runs_kernels(device: torch.device) -> bool:
+    """Whether operations on tensors of this device run the fused kernels."""
+    return (device.type == "cuda" or (interpret_cpu_tensors and device.type == "cpu")) and has_triton()

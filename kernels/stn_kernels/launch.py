@@ -1,0 +1,320 @@
+"""From tensors to a kernel launch: block shapes, layouts, index width, buffers.
+
+`forward_launch` and `backward_launch` decide everything about a launch from the tensors alone and return it;
+real calls run it, and the code-generation checks compile the very same object for a GPU that is not there.
+
+Block shapes follow from arithmetic and from compiled code, not yet from measurements on a GPU:
+
+- channels-last: a thread reads 16 bytes along the channels, so BLOCK_C covers the channels up to 64, and P x
+  BLOCK_C is 1024 elements: two vectors of float32 for each of 128 threads and tap.
+- any other layout: threads lie along x, one channel at a time, and the coordinates stay in registers: two
+  pixels a thread forward, one backward, where twice the state would spill on sm_100.
+"""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backend import INTERPRETED, NO_TRITON
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError as error:
+    raise ImportError(NO_TRITON) from error
+
+from . import coordinate_maps, padding, sampling_kernels
+from .aten import output_format
+from .autograd import Choices
+from .backward import sample_scatter_kernel
+from .forward import sample_forward_kernel
+from .reference import compute_dtype
+
+COORDINATE_MAPS = {
+    "affine": (coordinate_maps.affine, coordinate_maps.affine_vjp),
+    "grid": (coordinate_maps.grid, coordinate_maps.grid_vjp),
+}
+SAMPLING_KERNELS = {"bilinear": (sampling_kernels.bilinear, sampling_kernels.bilinear_derivative, 2)}
+PADDINGS = {"zeros": padding.zeros, "border": padding.border, "reflection": padding.reflection}
+TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
+
+# Enough programs to fill a large GPU several times over; below it, channels are split over programs.
+ENOUGH_PROGRAMS = 1024
+# From this many channels on, the scatter into a channels-last buffer is worth a transposed copy at the end:
+# on sm_90 one vector reduction then does the work of four.
+CHANNELS_LAST_SCATTER = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """A kernel with everything it is launched with."""
+
+    kernel: Any  # a @triton.jit function
+    programs: int
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
+    num_warps: int = 4
+
+    def run(self) -> None:
+        if self.programs:
+            self.kernel[(self.programs,)](*self.arguments, **self.constants, num_warps=self.num_warps)
+
+    def compile(self) -> Any:
+        """Compiles for the active driver's target without running; takes exactly the path of `run`."""
+        return self.kernel.warmup(
+            *self.arguments, **self.constants, num_warps=self.num_warps, grid=(self.programs,)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """The shape of a program's block: TILE_Y x TILE_X output pixels, BLOCK_C channels at a time."""
+
+    tile_y: int
+    tile_x: int
+    channels: int
+
+
+def block_shape(size: tuple[int, int], channels: int, vector: int, backward: bool) -> Blocks:
+    """The table of block shapes. `vector`: VECTOR of template.py for what the taps read, or add to."""
+    height, width = (triton.next_power_of_2(s) for s in size)
+    channels = triton.next_power_of_2(max(channels, 1))
+    if INTERPRETED:  # Python runs once per operation and program: few programs, large blocks
+        tile_x = min(width, 4096)
+        return Blocks(min(height, 4096 // tile_x), tile_x, min(channels, 16))
+    if vector:
+        block_channels = min(channels, 64)
+        elements = 1024 if vector >= 4 else 512  # twice the instructions, or bytes, per element: half as many
+        pixels = max(elements // block_channels, 16)
+        widest = 2 ** (pixels.bit_length() // 2)  # near square: neighbouring pixels share taps
+    else:
+        block_channels, pixels, widest = 1, 128 if backward else 256, 32  # a warp along x
+    tile_x = min(width, max(widest, pixels // height))
+    return Blocks(pixels // tile_x, tile_x, block_channels)
+
+
+# --- layouts -----------------------------------------------------------------------------------------------
+
+
+def channel_unit(channels: int) -> int:
+    """The largest power of two up to 8 that divides the number of channels."""
+    return min(channels & -channels, 8) if channels else 1
+
+
+def vector(tensor: Tensor) -> int:
+    """VECTOR of template.py: 0 unless channels are neighbours, else the elements of a 16-byte vector as far
+    as the channels and strides allow."""
+    if tensor.stride(1) != 1 or tensor.shape[1] == 1:
+        return 0
+    unit = min(channel_unit(tensor.shape[1]), 16 // tensor.element_size())
+    for stride in (tensor.stride(0), tensor.stride(2), tensor.stride(3)):
+        while stride % unit:
+            unit //= 2
+    return unit
+
+
+def strides(tensor: Tensor) -> tuple[int, ...]:
+    """Strides as the templates count them."""
+    unit = max(vector(tensor), 1)
+    n, c, y, x = tensor.stride()
+    return n // unit, c, y // unit, x // unit
+
+
+def four(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    return (*numbers, *[0] * (4 - len(numbers)))
+
+
+def index_dtype(*tensors: Tensor) -> tl.dtype:
+    """32 bits unless an element lies 2^31 or more elements from its tensor's first."""
+    reach = max(
+        sum((s - 1) * abs(stride) for s, stride in zip(t.shape, t.stride(), strict=True)) for t in tensors
+    )
+    # Masked pixels, up to a block beyond the tensor, must not wrap around either.
+    return tl.int32 if reach < 2**31 - 2**16 else tl.int64
+
+
+def cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+# --- launches ----------------------------------------------------------------------------------------------
+
+
+def forward_launch(output: Tensor, input: Tensor, parameters: Tensor, choices: Choices) -> Launch:
+    batch, channels = input.shape[:2]
+    blocks = block_shape(choices.size, channels, vector(input), backward=False)
+    tiles_x = cdiv(choices.size[1], blocks.tile_x)
+    tiles = tiles_x * cdiv(choices.size[0], blocks.tile_y)
+    channel_blocks = cdiv(channels, blocks.channels)
+    groups = min(channel_blocks, cdiv(ENOUGH_PROGRAMS, max(batch * tiles, 1)))
+    blocks_per_group = cdiv(channel_blocks, max(groups, 1))
+    groups = cdiv(channel_blocks, max(blocks_per_group, 1))
+    coordinate_map, _ = COORDINATE_MAPS[choices.coordinate_map]
+    kernel, _, taps = SAMPLING_KERNELS[choices.mode]
+    unit = channel_unit(channels)
+    return Launch(
+        sample_forward_kernel,
+        batch * tiles * groups,
+        (
+            output,
+            input,
+            parameters,
+            strides(output),
+            strides(input),
+            four(parameters.stride()),
+            tuple(choices.size),
+            tuple(input.shape[2:]),
+            channels // unit,
+            tiles,
+            tiles_x,
+            groups,
+            blocks_per_group,
+        ),
+        {
+            "COORDINATE_MAP": coordinate_map,
+            "KERNEL": kernel,
+            "PADDING": PADDINGS[choices.padding_mode],
+            "TAPS": taps,
+            "ALIGN_CORNERS": choices.align_corners,
+            "TILE_Y": blocks.tile_y,
+            "TILE_X": blocks.tile_x,
+            "BLOCK_C": blocks.channels,
+            "CHANNEL_UNIT": unit,
+            "OUTPUT_VECTOR": vector(output),
+            "INPUT_VECTOR": vector(input),
+            "INDEX": index_dtype(output, input, parameters),
+            "COMPUTE": TRITON_DTYPES[compute_dtype(input, parameters)],
+        },
+    )
+
+
+def backward_launch(
+    grad_input: Tensor | None,
+    grad_output: Tensor,
+    input: Tensor,
+    parameters: Tensor,
+    choices: Choices,
+    need_parameters: bool,
+) -> tuple[Launch, Tensor | None]:
+    """The scatter, and the buffer that it fills with the parameters' gradient or its partial sums."""
+    batch, channels = input.shape[:2]
+    scattered = input if grad_input is None else grad_input
+    blocks = block_shape(choices.size, channels, vector(scattered), backward=True)
+    tiles_x = cdiv(choices.size[1], blocks.tile_x)
+    tiles = tiles_x * cdiv(choices.size[0], blocks.tile_y)
+    compute = compute_dtype(input, parameters)
+    grad_parameters = None
+    if need_parameters:
+        shape = (batch, tiles, 2, 3) if choices.coordinate_map == "affine" else parameters.shape
+        grad_parameters = torch.empty(shape, dtype=compute, device=input.device)
+    written = parameters if grad_parameters is None else grad_parameters
+    coordinate_map, coordinate_map_vjp = COORDINATE_MAPS[choices.coordinate_map]
+    kernel, kernel_derivative, taps = SAMPLING_KERNELS[choices.mode]
+    unit = channel_unit(channels)
+    launch = Launch(
+        sample_scatter_kernel,
+        batch * tiles,
+        (
+            scattered,  # not touched unless it is the buffer
+            written,  # likewise
+            grad_output,
+            input,
+            parameters,
+            strides(scattered),
+            strides(grad_output),
+            strides(input),
+            four(parameters.stride()),
+            tuple(choices.size),
+            tuple(input.shape[2:]),
+            channels // unit,
+            tiles,
+            tiles_x,
+            cdiv(channels, blocks.channels),
+        ),
+        {
+            "COORDINATE_MAP": coordinate_map,
+            "COORDINATE_MAP_VJP": coordinate_map_vjp,
+            "KERNEL": kernel,
+            "KERNEL_DERIVATIVE": kernel_derivative,
+            "PADDING": PADDINGS[choices.padding_mode],
+            "TAPS": taps,
+            "ALIGN_CORNERS": choices.align_corners,
+            "NEED_INPUT": grad_input is not None,
+            "NEED_PARAMETERS": need_parameters,
+            "TILE_Y": blocks.tile_y,
+            "TILE_X": blocks.tile_x,
+            "BLOCK_C": blocks.channels,
+            "CHANNEL_UNIT": unit,
+            "GRAD_INPUT_VECTOR": vector(scattered),
+            "GRAD_OUTPUT_VECTOR": vector(grad_output),
+            "INPUT_VECTOR": vector(input),
+            "INDEX": index_dtype(scattered, written, grad_output, input, parameters),
+            "COMPUTE": TRITON_DTYPES[compute],
+        },
+    )
+    return launch, grad_parameters
+
+
+# --- operators ---------------------------------------------------------------------------------------------
+
+
+def sample(input: Tensor, parameters: Tensor, choices: Choices) -> Tensor:
+    """The forward operator: one kernel, nothing allocated but the output."""
+    shape = (*input.shape[:2], *choices.size)
+    output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=output_format(input))
+    with torch.cuda.device_of(input):
+        forward_launch(output, input, parameters, choices).run()
+    return output
+
+
+def scatter_buffer(input: Tensor, parameters: Tensor) -> Tensor:
+    """Zeros for the image's gradient. float32 or float64, since half-precision atomics in the channels-first
+    layout compile to compare-and-swap loops and lose precision; channels-last where vector reductions
+    pay."""
+    last = output_format(input) == torch.channels_last or input.shape[1] >= CHANNELS_LAST_SCATTER
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    buffer = torch.empty(
+        input.shape, dtype=compute_dtype(input, parameters), device=input.device, memory_format=memory_format
+    )
+    return buffer.zero_()
+
+
+def alert_not_deterministic() -> None:
+    """What PyTorch's own sampler does under torch.use_deterministic_algorithms(True)."""
+    if torch.are_deterministic_algorithms_enabled():
+        message = (
+            "the sampled image's gradient is added up in no fixed order; there is no deterministic kernel yet"
+        )
+        if not torch.is_deterministic_algorithms_warn_only_enabled():
+            raise RuntimeError(message)
+        warnings.warn(message, stacklevel=2)
+
+
+def sample_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    parameters: Tensor,
+    choices: Choices,
+    need_input: bool,
+    need_parameters: bool,
+) -> tuple[Tensor, Tensor]:
+    """The backward operator: one kernel; what is not needed comes back empty."""
+    if need_input and input.is_cuda:
+        alert_not_deterministic()
+    grad_input = scatter_buffer(input, parameters) if need_input else None
+    with torch.cuda.device_of(input):
+        launch, grad_parameters = backward_launch(
+            grad_input, grad_output, input, parameters, choices, need_parameters
+        )
+        launch.run()
+    if grad_parameters is not None and choices.coordinate_map == "affine":
+        grad_parameters = grad_parameters.sum(1)
+    return (
+        input.new_empty(0)
+        if grad_input is None
+        else grad_input.to(input.dtype).contiguous(memory_format=output_format(input)),
+        parameters.new_empty(0) if grad_parameters is None else grad_parameters.to(parameters.dtype),
+    )
