@@ -29,6 +29,16 @@ class Choices(NamedTuple):
         size, *names = arguments
         return cls(tuple(size), *names)
 
+    @classmethod
+    def of_flat(cls, arguments: Sequence[Any]) -> "Choices":
+        """The inverse of `flat`."""
+        height, width, *names = arguments
+        return cls((height, width), *names)
+
+    def flat(self) -> tuple[Any, ...]:
+        """Without the nested size: PyTorch miscounts the tangents of an autograd.Function that takes a tuple."""
+        return *self.size, *self[1:]
+
 
 def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """torch.func.vjp, with the one type that it has without auxiliary outputs."""
@@ -77,23 +87,21 @@ class Sample(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(input: Tensor, parameters: Tensor, *choices: Any) -> Tensor:
-        return torch.ops.stn_kernels.sample(input, parameters, *choices)
+    def forward(input: Tensor, parameters: Tensor, *flat: Any) -> Tensor:
+        return torch.ops.stn_kernels.sample(input, parameters, *Choices.of_flat(flat))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        input, parameters, *choices = inputs
+        input, parameters, *flat = inputs
         ctx.save_for_backward(input, parameters)
         ctx.save_for_forward(input, parameters)
-        ctx.choices = Choices.of(choices)
+        ctx.choices = Choices.of_flat(flat)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        needs = ctx.needs_input_grad[:2]
-        grads = SampleBackward.apply(grad_output, *ctx.saved_tensors, *ctx.choices, *needs)
-        return *(g if need else None for g, need in zip(grads, needs, strict=True)), *[None] * len(
-            ctx.choices
-        )
+        needs, flat = ctx.needs_input_grad[:2], ctx.choices.flat()
+        grads = SampleBackward.apply(grad_output, *ctx.saved_tensors, *flat, *needs)
+        return *(g if need else None for g, need in zip(grads, needs, strict=True)), *[None] * len(flat)
 
     @staticmethod
     def jvp(ctx: Any, input_tangent: Tensor | None, parameters_tangent: Tensor | None, *_: None) -> Tensor:
@@ -112,21 +120,24 @@ class SampleBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(grad_output: Tensor, input: Tensor, parameters: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        return torch.ops.stn_kernels.sample_backward(grad_output, input, parameters, *rest)
+        *flat, need_input, need_parameters = rest
+        return torch.ops.stn_kernels.sample_backward(
+            grad_output, input, parameters, *Choices.of_flat(flat), need_input, need_parameters
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        tensors, (*choices, need_input, need_parameters) = inputs[:3], inputs[3:]
+        tensors, (*flat, need_input, need_parameters) = inputs[:3], inputs[3:]
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
-        ctx.choices = Choices.of(choices)
+        ctx.choices = Choices.of_flat(flat)
         ctx.needs = need_input, need_parameters
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         needed = tuple(g if need else None for g, need in zip(grads, ctx.needs, strict=True))
         second = reference_double_vjp(needed, ctx.saved_tensors, ctx.choices)
-        return *second, *[None] * (len(ctx.choices) + 2)
+        return *second, *[None] * (len(ctx.choices.flat()) + 2)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:

@@ -10,7 +10,6 @@
 Triton's interpreter is slow: it is for tests and for study.
 """
 
-import functools
 import importlib.util
 import os
 
@@ -28,11 +27,9 @@ NO_TRITON = (
 )
 
 
-@functools.cache
-def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def runs_kernels(device: torch.device) -> bool:
     """Whether operations on tensors of this device run the fused kernels."""
-    return (device.type == "cuda" or (interpret_cpu_tensors and device.type == "cpu")) and has_triton()
+    return (device.type == "cuda" or (interpret_cpu_tensors and device.type == "cpu")) and HAS_TRITON

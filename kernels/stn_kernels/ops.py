@@ -177,4 +177,4 @@ def _(
 @torch.compiler.allow_in_graph
 def apply(input: Tensor, parameters: Tensor, *choices: Any) -> Tensor:
     """Sample with all derivatives, opaque to Dynamo, which cannot trace an autograd.Function with a jvp."""
-    return Sample.apply(input, parameters, *choices)
+    return Sample.apply(input, parameters, *Choices.of(choices).flat())
