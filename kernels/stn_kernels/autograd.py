@@ -36,7 +36,7 @@ class Choices(NamedTuple):
         return cls((height, width), *names)
 
     def flat(self) -> tuple[Any, ...]:
-        """Without the nested size: PyTorch miscounts the tangents of an autograd.Function that takes a tuple."""
+        """Without the tuple, of which PyTorch miscounts the tangents in an autograd.Function's arguments."""
         return *self.size, *self[1:]
 
 

@@ -1,6 +1,8 @@
 """The public functions: plain Python that checks its arguments and chooses what computes the result."""
 
+import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch.autograd import forward_ad
 from . import aten, reference
 from .autograd import Choices
 from .backend import runs_kernels
+from .reference import Size
 
 MODES = tuple(reference.SAMPLING_KERNELS)
 PADDING_MODES = tuple(reference.PADDINGS)
@@ -50,10 +53,8 @@ def grid_sample(
     """
     check_image(input)
     check_parameters(grid, "grid", input, (None, None, 2), "(N, H', W', 2)")
-    choices = Choices(
-        (grid.shape[1], grid.shape[2]), "grid", *check_choices(mode, padding_mode, align_corners)
-    )
-    check_size(choices.size, "grid's H' and W'")
+    size = check_size(grid.shape[1:3], "grid's H' and W'")
+    choices = Choices(size, "grid", *check_choices(mode, padding_mode, align_corners))
     return sample(input, grid, choices)
 
 
@@ -89,12 +90,8 @@ def affine_sample(
     """
     check_image(input)
     check_parameters(theta, "theta", input, (2, 3), "(N, 2, 3)")
-    try:
-        height, width = size
-    except (TypeError, ValueError):
-        raise ValueError(f"size should be two integers (height, width), not {size!r}") from None
-    choices = Choices((height, width), "affine", *check_choices(mode, padding_mode, align_corners))
-    check_size(choices.size, "size")
+    size = check_size(size, "size")
+    choices = Choices(size, "affine", *check_choices(mode, padding_mode, align_corners))
     return sample(input, theta, choices)
 
 
@@ -102,30 +99,38 @@ def affine_sample(
 
 
 def sample(input: Tensor, parameters: Tensor, choices: Choices) -> Tensor:
-    """Runs a checked operation."""
-    if parameters.dtype in HALF and torch.is_autocast_enabled(input.device.type):
-        parameters = parameters.float()  # what a localisation network returns under autocast
-    if parameters.dtype != input.dtype and not (input.dtype in HALF and parameters.dtype == torch.float32):
-        name = "theta" if choices.coordinate_map == "affine" else choices.coordinate_map
-        raise TypeError(
-            f"{name} should have input's dtype {input.dtype}, or be float32 beside a half-precision input, "
-            f"not {parameters.dtype}"
-        )
-    if input.device.type == "cpu" and not runs_kernels(input.device) and is_plain(input, parameters):
-        # Nothing watches these calls, so the values may be looked at and ATen's own autograd may do the rest.
-        if not aten.computes_same(input, parameters):
-            return reference.sample(input, parameters, *choices).contiguous(
-                memory_format=aten.output_format(input)
+    """Runs an operation whose arguments were checked one by one."""
+    if parameters.dtype != input.dtype:
+        # Beside a half-precision image float32 coordinates are welcome. The other way round is what a
+        # localisation network returns under autocast: no worse than it is, and exact in float32.
+        finer = input.dtype in HALF and parameters.dtype == torch.float32
+        if not finer and not (parameters.dtype in HALF and under_autocast(input)):
+            name = "theta" if choices.coordinate_map == "affine" else choices.coordinate_map
+            raise TypeError(
+                f"{name} should have input's dtype {input.dtype}, or be float32 beside a half-precision "
+                f"input, not {parameters.dtype}"
             )
-        grid = parameters
-        if choices.coordinate_map == "affine":
-            grid = aten.affine_grid(parameters, choices.size, choices.align_corners)
-        return aten.sample(input, grid, choices.padding_mode, choices.align_corners)
-    if input.device.type not in ("cpu", "cuda"):
-        return reference.sample(input, parameters, *choices)
-    from . import ops  # registers the operators, which takes longer than the rest of the package together
+        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
 
-    return ops.apply(input, parameters, *choices)
+    device = input.device.type
+    if device == "cpu" and not runs_kernels(input.device) and is_plain(input, parameters):
+        # Nothing watches these calls, so the values may be looked at and ATen's own autograd may do the rest.
+        if aten.computes_same(input, parameters):
+            grid = parameters
+            if choices.coordinate_map == "affine":
+                grid = aten.affine_grid(parameters, choices.size, choices.align_corners)
+            return aten.sample(input, grid, choices.padding_mode, choices.align_corners)
+    elif device in ("cpu", "cuda"):
+        from . import ops  # registers the operators, which takes longer than the rest of the package together
+
+        return ops.apply(input, parameters, *choices)
+    output = reference.sample(input, parameters, *choices)
+    return output.contiguous(memory_format=aten.output_format(input))
+
+
+def under_autocast(tensor: Tensor) -> bool:
+    device = tensor.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def is_plain(*tensors: Tensor) -> bool:
@@ -135,6 +140,8 @@ def is_plain(*tensors: Tensor) -> bool:
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0
+        # The operators keep their backward in full precision, even if it runs under autocast too.
+        and not torch.is_autocast_enabled("cpu")
         and all(type(t) is Tensor or type(t) is torch.nn.Parameter for t in tensors)
     )
 
@@ -174,11 +181,21 @@ def check_parameters(
         raise ValueError(f"{name} should be on input's device {input.device}, not on {parameters.device}")
 
 
-def check_size(size: tuple[int, int], name: str) -> None:
-    if any(isinstance(s, bool) or not isinstance(s, (int, torch.SymInt)) for s in size):
+def check_size(size: Sequence[Any], name: str) -> Size:
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} should be two integers (height, width), not {size!r}") from None
+    if not (is_integer(height) and is_integer(width)):
         raise TypeError(f"{name} should be two integers (height, width), not {size!r}")
-    if size[0] < 1 or size[1] < 1:
+    if height < 1 or width < 1:
         raise ValueError(f"{name} should be positive, not {tuple(size)}")
+    return height, width
+
+
+def is_integer(value: Any) -> bool:
+    """An int, one of NumPy's, or a compiler's symbol for one."""
+    return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
 
 
 def check_choices(mode: str, padding_mode: str, align_corners: bool | None) -> tuple[str, str, bool]:

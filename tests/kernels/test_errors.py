@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -101,13 +102,17 @@ def test_empty_grid():
         (ValueError, (2, 3, 6, 7), "two integers (height, width)", "(2, 3, 6, 7)"),
         (TypeError, (6.0, 7), "two integers (height, width)", "(6.0, 7)"),
         (TypeError, (True, 7), "two integers (height, width)", "(True, 7)"),
-        (TypeError, "67", "two integers (height, width)", "('6', '7')"),
+        (TypeError, "67", "two integers (height, width)", "'67'"),
         (ValueError, (0, 7), "positive", "(0, 7)"),
         (ValueError, (6, -7), "positive", "(6, -7)"),
     ],
 )
 def test_size(error, value, expected, came):
     check(error, lambda: affine_sample(INPUT, THETA, value), "size", expected, came)
+
+
+def test_size_of_numpy_integers():
+    assert affine_sample(INPUT, THETA, np.array([6, 7])).shape[2:] == (6, 7)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from sampling_cases import EDGES_AND_CORNERS, size_id
 from stn_kernels import affine_sample
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-# Divisions by most of these widths round; only powers of two would hide it.
-SIZES = [(1, 1), (2, 3), (7, 5), (1, 49), (100, 31), (4095, 2), (3, 4095)]
+# Beyond powers of two a division by the width rounds; at 41, 49 and 61, so does w * (1 / w) in one precision.
+SIZES = [(1, 1), (2, 3), (7, 5), (1, 49), (41, 61), (4095, 2), (3, 4095)]
 IDENTITY = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
 
 

@@ -224,6 +224,16 @@ def test_autocast_keeps_coordinates_in_float32(device, image_dtype):
     assert theta.grad.dtype == torch.bfloat16
 
 
+def test_backward_under_autocast_keeps_full_precision(device):
+    image, theta = draw_problem(device)
+    problem = [t.float().requires_grad_() for t in (image, theta)]
+    expected = torch.autograd.grad(OURS(*problem).sum(), problem)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        actual = torch.autograd.grad(OURS(*problem).sum(), problem)
+    for a, e in zip(actual, expected, strict=True):
+        assert deviation(a, e) <= 1e-5
+
+
 def test_inference_mode_leaves_nothing_behind_that_training_cannot_use(cpu_path):
     image, theta = draw_problem(cpu_path)
     aten.cached_base_grid.cache_clear()
