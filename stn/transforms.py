@@ -1,0 +1,97 @@
+"""Families of transforms T_theta: what a spatial transformer's parameters mean."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stn_kernels import affine_sample
+from stn_kernels.reference import affine_grid
+
+
+class Transform(ABC):
+    """One family: how many numbers a localisation network must regress, and how to sample with them.
+
+    `theta` is always flat, (N, num_parameters); each family says what its entries are.
+    """
+
+    num_parameters: int
+
+    @abstractmethod
+    def identity(self) -> Tensor:
+        """(num_parameters,) float32: the theta that changes nothing."""
+
+    @abstractmethod
+    def grid(self, theta: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+        """T_theta(G), to look at: each output pixel's source point, (N, H', W', 2), normalised, x first."""
+
+    @abstractmethod
+    def sample(
+        self,
+        input: Tensor,
+        theta: Tensor,
+        size: Sequence[int],
+        *,
+        padding_mode: str = "zeros",
+        align_corners: bool = False,
+    ) -> Tensor:
+        """V: `input` (N, C, H, W) sampled bilinearly at T_theta(G), (N, C, H', W'), through the kernels."""
+
+    def check(self, theta: Tensor) -> None:
+        """ValueError unless `theta` is (N, num_parameters), TypeError unless it is floating."""
+        if theta.ndim != 2 or theta.shape[1] != self.num_parameters:
+            expected = f"(N, {self.num_parameters}) for {self}"
+            raise ValueError(f"theta should have shape {expected}, not {tuple(theta.shape)}")
+        if not theta.is_floating_point():
+            raise TypeError(f"theta should be of a floating dtype, not {theta.dtype}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Affine(Transform):
+    """Eq. 1: theta is A row by row, (theta11, theta12, theta13, theta21, theta22, theta23). Chapter 02."""
+
+    num_parameters = 6
+
+    def identity(self) -> Tensor:
+        return torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        """A, (N, 2, 3): target (x, y, 1) to source (x, y), normalised."""
+        self.check(theta)
+        return theta.unflatten(1, (2, 3))
+
+    def grid(self, theta: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+        height, width = size
+        return affine_grid(self.matrix(theta), (height, width), align_corners)
+
+    def sample(
+        self,
+        input: Tensor,
+        theta: Tensor,
+        size: Sequence[int],
+        *,
+        padding_mode: str = "zeros",
+        align_corners: bool = False,
+    ) -> Tensor:
+        return affine_sample(
+            input, self.matrix(theta), size, padding_mode=padding_mode, align_corners=align_corners
+        )
+
+
+class Attention(Affine):
+    """Eq. 2: isotropic scale and translation, theta = (s, t_x, t_y). It crops: s < 1 zooms in. Chapter 02."""
+
+    num_parameters = 3
+
+    def identity(self) -> Tensor:
+        return torch.tensor([1.0, 0.0, 0.0])
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        """A = [[s, 0, t_x], [0, s, t_y]], (N, 2, 3)."""
+        self.check(theta)
+        s, t_x, t_y = theta.unbind(1)
+        zero = torch.zeros_like(s)
+        return torch.stack([s, zero, t_x, zero, s, t_y], dim=1).unflatten(1, (2, 3))
