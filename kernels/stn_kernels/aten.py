@@ -81,12 +81,5 @@ def affine_grid_backward(grad_grid: Tensor, size: Size, align_corners: bool) -> 
 
 
 def sample(input: Tensor, grid: Tensor, padding_mode: str, align_corners: bool) -> Tensor:
-    """Bilinear sampling by ATen, differentiable; the output in input's memory format, unlike ATen's."""
-    output = torch.grid_sampler(input, grid, 0, PADDING_MODES[padding_mode], align_corners)
-    return output.contiguous(memory_format=output_format(input))
-
-
-def output_format(input: Tensor) -> torch.memory_format:
-    """The memory format of an output sampled from `input`: channels-last exactly where the input is."""
-    channels_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
+    """Bilinear sampling by ATen, differentiable."""
+    return torch.grid_sampler(input, grid, 0, PADDING_MODES[padding_mode], align_corners)

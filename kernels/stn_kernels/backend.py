@@ -33,3 +33,13 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 def runs_kernels(device: torch.device) -> bool:
     """Whether operations on tensors of this device run the fused kernels."""
     return (device.type == "cuda" or (interpret_cpu_tensors and device.type == "cpu")) and HAS_TRITON
+
+
+def result_format(input: torch.Tensor) -> torch.memory_format:
+    """The memory format of an output sampled from `input`, and of its gradient.
+
+    The kernels write channels-last where the input is. ATen writes contiguous tensors only, and to turn them
+    round would cost the CPU more than a tenth of the sampling.
+    """
+    channels_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
+    return torch.channels_last if channels_last and runs_kernels(input.device) else torch.contiguous_format

@@ -41,8 +41,9 @@ def grid_sample(
             pixels.
 
     Returns:
-        (N, C, H', W') in input's dtype; channels-last where input is. Differentiable in input and grid. A NaN
-        coordinate gives NaN; an infinite one is outside the image (under reflection, NaN).
+        (N, C, H', W') in input's dtype; from the kernels, channels-last where input is. Differentiable in
+        input and grid. A NaN coordinate gives NaN; an infinite one is outside the image (under reflection,
+        NaN).
 
     Raises:
         TypeError: an argument is not what it should be: a tensor, a floating dtype, a string, a matching
@@ -80,8 +81,8 @@ def affine_sample(
         mode, padding_mode, align_corners: as in `grid_sample`.
 
     Returns:
-        (N, C, H', W') in input's dtype; channels-last where input is. Differentiable in input and theta.
-        With the identity as theta and size (H, W), the kernels return the input exactly.
+        (N, C, H', W') in input's dtype; from the kernels, channels-last where input is. Differentiable in
+        input and theta. With the identity as theta and size (H, W), the kernels return the input exactly.
 
     Raises:
         TypeError, ValueError: as in `grid_sample`.
@@ -124,8 +125,7 @@ def sample(input: Tensor, parameters: Tensor, choices: Choices) -> Tensor:
         from . import ops  # registers the operators, which takes longer than the rest of the package together
 
         return ops.apply(input, parameters, *choices)
-    output = reference.sample(input, parameters, *choices)
-    return output.contiguous(memory_format=aten.output_format(input))
+    return reference.sample(input, parameters, *choices)
 
 
 def under_autocast(tensor: Tensor) -> bool:

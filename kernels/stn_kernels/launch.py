@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backend import INTERPRETED, NO_TRITON
+from .backend import INTERPRETED, NO_TRITON, result_format
 
 try:
     import triton
@@ -27,7 +27,6 @@ except ImportError as error:
     raise ImportError(NO_TRITON) from error
 
 from . import coordinate_maps, padding, sampling_kernels
-from .aten import output_format
 from .autograd import Choices
 from .backward import sample_scatter_kernel
 from .forward import sample_forward_kernel
@@ -264,7 +263,7 @@ def backward_launch(
 def sample(input: Tensor, parameters: Tensor, choices: Choices) -> Tensor:
     """The forward operator: one kernel, nothing allocated but the output."""
     shape = (*input.shape[:2], *choices.size)
-    output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=output_format(input))
+    output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=result_format(input))
     with torch.cuda.device_of(input):
         forward_launch(output, input, parameters, choices).run()
     return output
@@ -274,7 +273,7 @@ def scatter_buffer(input: Tensor, parameters: Tensor) -> Tensor:
     """Zeros for the image's gradient. float32 or float64, since half-precision atomics in the channels-first
     layout compile to compare-and-swap loops and lose precision; channels-last where vector reductions
     pay."""
-    last = output_format(input) == torch.channels_last or input.shape[1] >= CHANNELS_LAST_SCATTER
+    last = result_format(input) == torch.channels_last or input.shape[1] >= CHANNELS_LAST_SCATTER
     memory_format = torch.channels_last if last else torch.contiguous_format
     buffer = torch.empty(
         input.shape, dtype=compute_dtype(input, parameters), device=input.device, memory_format=memory_format
@@ -315,6 +314,6 @@ def sample_backward(
     return (
         input.new_empty(0)
         if grad_input is None
-        else grad_input.to(input.dtype).contiguous(memory_format=output_format(input)),
+        else grad_input.to(input.dtype).contiguous(memory_format=result_format(input)),
         parameters.new_empty(0) if grad_parameters is None else grad_parameters.to(parameters.dtype),
     )

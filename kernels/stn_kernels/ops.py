@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import aten, reference
 from .autograd import Choices, Sample, reference_double_vjp, reference_vjp
-from .backend import runs_kernels
+from .backend import result_format, runs_kernels
 from .reference import Size
 
 CHOICES = "SymInt[2] size, str coordinate_map, str mode, str padding_mode, bool align_corners"
@@ -44,8 +44,7 @@ def sample(input: Tensor, parameters: Tensor, *choices: Any) -> Tensor:
         return launch.sample(input, parameters, chosen)
     if aten.computes_same(input, parameters):
         return aten.sample(input, as_grid(parameters, chosen), chosen.padding_mode, chosen.align_corners)
-    output = reference.sample(input, parameters, *chosen)
-    return output.contiguous(memory_format=aten.output_format(input))
+    return reference.sample(input, parameters, *chosen).contiguous()
 
 
 def sample_backward(
@@ -63,7 +62,7 @@ def sample_backward(
         with torch.enable_grad():
             grads = reference_vjp(grad_output, input, parameters, chosen)
     return (
-        grads[0].contiguous(memory_format=aten.output_format(input)) if need_input else input.new_empty(0),
+        grads[0].contiguous() if need_input else input.new_empty(0),
         grads[1].contiguous() if need_parameters else parameters.new_empty(0),
     )
 
@@ -91,16 +90,14 @@ for device in ("CPU", "CUDA"):
 @torch.library.register_fake("stn_kernels::sample", lib=library)
 def _(input: Tensor, parameters: Tensor, size: Size, *choices: Any) -> Tensor:
     shape = (*input.shape[:2], *size)
-    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=aten.output_format(input))
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=result_format(input))
 
 
 @torch.library.register_fake("stn_kernels::sample_backward", lib=library)
 def _(grad_output: Tensor, input: Tensor, parameters: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     need_input, need_parameters = rest[-2:]
     return (
-        torch.empty_like(input, memory_format=aten.output_format(input))
-        if need_input
-        else input.new_empty(0),
+        torch.empty_like(input, memory_format=result_format(input)) if need_input else input.new_empty(0),
         torch.empty_like(parameters, memory_format=torch.contiguous_format)
         if need_parameters
         else parameters.new_empty(0),
