@@ -115,6 +115,11 @@ def show_stages(input: Tensor, grid: Tensor, output: Tensor, align_corners: bool
     )
     for column in range(len(input)):
         _draw_stages(axes[:, column], input[column], grid[column], output[column], align_corners)
+    # One margin for all, as wide as the farthest grid needs, so that all pictures are equally large.
+    margin = max(-ax.get_xlim()[0] for ax in axes[1])
+    height, width = input.shape[-2:]
+    for ax in axes[:2].flat:
+        ax.set(xlim=(-margin, width - 1 + margin), ylim=(height - 1 + margin, -margin))
     for ax, name in zip(axes[:, 0], names, strict=True):
         ax.set_ylabel(name)
     return figure
