@@ -36,7 +36,8 @@ class Localisation(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """theta, (N, num_parameters). Autocast spares the head: bfloat16 would misplace it by 0.4 %."""
         if input.shape[1:] != self.input_shape:
-            raise ValueError(f"input should be (N, *{self.input_shape}), not {tuple(input.shape)}")
+            expected = ", ".join(map(str, ("N", *self.input_shape)))
+            raise ValueError(f"input should be ({expected}), not {tuple(input.shape)}")
         features = self.body(input)
         with torch.autocast(input.device.type, enabled=False):
             return self.head(features.to(self.head.weight.dtype))

@@ -6,6 +6,7 @@ from typing import Literal, overload
 from torch import Tensor, nn
 
 from stn.transforms import Transform
+from stn_kernels.functional import check_choices, check_size
 
 
 class SpatialTransformer(nn.Module):
@@ -17,6 +18,8 @@ class SpatialTransformer(nn.Module):
         size: (H', W') of the output.
         padding_mode: "zeros", "border" or "reflection": what lies outside the input.
         align_corners: whether -1 and 1 are the centres (True) or the outer edges (False) of border pixels.
+
+    Raises TypeError or ValueError naming `size`, `padding_mode` or `align_corners` if it is none of these.
     """
 
     def __init__(
@@ -31,7 +34,8 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.localisation = localisation
         self.transform = transform
-        self.size = tuple(size)
+        self.size = check_size(size, "size")
+        check_choices("bilinear", padding_mode, align_corners)
         self.padding_mode = padding_mode
         self.align_corners = align_corners
 

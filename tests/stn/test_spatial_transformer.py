@@ -1,6 +1,7 @@
 """The assembled spatial transformer: starts as the identity, learns, and behaves as a module should."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -120,9 +121,16 @@ def test_a_localisation_that_returns_something_else_is_named(images):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [({"size": (0, 28)}, "size"), ({"size": (28,)}, "size"), ({"padding_mode": "wrap"}, "padding_mode")],
+    ("error", "name", "value"),
+    [
+        (ValueError, "size", (0, 28)),
+        (ValueError, "size", (28,)),
+        (ValueError, "size", 28),
+        (TypeError, "size", (28.0, 28.0)),
+        (ValueError, "padding_mode", "wrap"),
+        (TypeError, "align_corners", "no"),
+    ],
 )
-def test_bad_settings_are_named(images, options, message):
-    with pytest.raises(ValueError, match=message):
-        transformer(**options)(images)
+def test_bad_settings_are_named_at_once(error, name, value):
+    with pytest.raises(error, match=rf"^{name} should .* not {re.escape(repr(value))}$"):
+        transformer(**{name: value})
