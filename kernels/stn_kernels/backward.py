@@ -9,7 +9,7 @@ tile.
 import triton
 import triton.language as tl
 
-from .template import channel_offset, pixel_offset, taps_along, tile_pixels
+from .template import channel_offset, pixel_offset, sample_points
 
 
 @triton.jit
@@ -52,27 +52,25 @@ def sample_scatter_kernel(
     tile = program % tiles
     n = (program // tiles).to(INDEX)
 
-    row, column = tile_pixels(tile, tiles_x, TILE_Y, TILE_X, INDEX)  # [P]
-    inside = (row < output_size[0]) & (column < output_size[1])
-    offset_x, offset_y = COORDINATE_MAP(
+    row, column, inside, taps_x, taps_y, undefined = sample_points(  # [P]
         parameters_ptr,
         parameters_strides,
         n,
-        row,
-        column,
-        inside,
+        tile,
+        tiles_x,
         input_size,
         output_size,
+        COORDINATE_MAP,
+        PADDING,
+        TAPS,
         ALIGN_CORNERS,
+        TILE_Y,
+        TILE_X,
+        INDEX,
         COMPUTE,
     )
-    first_x, distance_x, slope_x, undefined_x = taps_along(
-        offset_x, input_size[1], PADDING, TAPS, ALIGN_CORNERS, COMPUTE
-    )
-    first_y, distance_y, slope_y, undefined_y = taps_along(
-        offset_y, input_size[0], PADDING, TAPS, ALIGN_CORNERS, COMPUTE
-    )
-    undefined = undefined_x | undefined_y
+    first_x, distance_x, slope_x = taps_x
+    first_y, distance_y, slope_y = taps_y
 
     source = pixel_offset(n, row, column, grad_output_strides, GRAD_OUTPUT_VECTOR)
     sum_x = tl.zeros([TILE_Y * TILE_X, BLOCK_C], COMPUTE)  # dL/dx, still apart by channel

@@ -7,7 +7,7 @@ its pixels once, then walks through its channels in blocks [P, BLOCK_C].
 import triton
 import triton.language as tl
 
-from .template import channel_offset, pixel_offset, taps_along, tile_pixels
+from .template import channel_offset, pixel_offset, sample_points
 
 
 @triton.jit
@@ -44,27 +44,25 @@ def sample_forward_kernel(
     group = program // tiles % channel_groups
     n = (program // tiles // channel_groups).to(INDEX)
 
-    row, column = tile_pixels(tile, tiles_x, TILE_Y, TILE_X, INDEX)  # [P]
-    inside = (row < output_size[0]) & (column < output_size[1])
-    offset_x, offset_y = COORDINATE_MAP(
+    row, column, inside, taps_x, taps_y, undefined = sample_points(  # [P]
         parameters_ptr,
         parameters_strides,
         n,
-        row,
-        column,
-        inside,
+        tile,
+        tiles_x,
         input_size,
         output_size,
+        COORDINATE_MAP,
+        PADDING,
+        TAPS,
         ALIGN_CORNERS,
+        TILE_Y,
+        TILE_X,
+        INDEX,
         COMPUTE,
     )
-    first_x, distance_x, _, undefined_x = taps_along(
-        offset_x, input_size[1], PADDING, TAPS, ALIGN_CORNERS, COMPUTE
-    )
-    first_y, distance_y, _, undefined_y = taps_along(
-        offset_y, input_size[0], PADDING, TAPS, ALIGN_CORNERS, COMPUTE
-    )
-    undefined = undefined_x | undefined_y
+    first_x, distance_x, _ = taps_x
+    first_y, distance_y, _ = taps_y
 
     target = pixel_offset(n, row, column, output_strides, OUTPUT_VECTOR)
     first_block = group * blocks_per_group

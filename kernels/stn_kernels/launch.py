@@ -13,7 +13,7 @@ Block shapes follow from arithmetic and from compiled code, not yet from measure
 
 import dataclasses
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,13 +30,27 @@ from . import coordinate_maps, padding, sampling_kernels
 from .autograd import Choices
 from .backward import sample_scatter_kernel
 from .forward import sample_forward_kernel
-from .reference import compute_dtype
+from .reference import Size, compute_dtype
+
+
+class CoordinateMap(NamedTuple):
+    function: Any  # @triton.jit functions, both
+    vjp: Any
+
+
+class SamplingKernel(NamedTuple):
+    function: Any
+    derivative: Any
+    taps: int  # along each axis
+
 
 COORDINATE_MAPS = {
-    "affine": (coordinate_maps.affine, coordinate_maps.affine_vjp),
-    "grid": (coordinate_maps.grid, coordinate_maps.grid_vjp),
+    "affine": CoordinateMap(coordinate_maps.affine, coordinate_maps.affine_vjp),
+    "grid": CoordinateMap(coordinate_maps.grid, coordinate_maps.grid_vjp),
 }
-SAMPLING_KERNELS = {"bilinear": (sampling_kernels.bilinear, sampling_kernels.bilinear_derivative, 2)}
+SAMPLING_KERNELS = {
+    "bilinear": SamplingKernel(sampling_kernels.bilinear, sampling_kernels.bilinear_derivative, taps=2),
+}
 PADDINGS = {"zeros": padding.zeros, "border": padding.border, "reflection": padding.reflection}
 TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 
@@ -76,8 +90,13 @@ class Blocks:
     tile_x: int
     channels: int
 
+    def tiles(self, size: Size) -> tuple[int, int]:
+        """How many tiles cover an output of this size, and how many of them lie in a row."""
+        tiles_x = cdiv(size[1], self.tile_x)
+        return tiles_x * cdiv(size[0], self.tile_y), tiles_x
 
-def block_shape(size: tuple[int, int], channels: int, vector: int, backward: bool) -> Blocks:
+
+def block_shape(size: Size, channels: int, vector: int, backward: bool) -> Blocks:
     """The table of block shapes. `vector`: VECTOR of template.py for what the taps read, or add to."""
     height, width = (triton.next_power_of_2(s) for s in size)
     channels = triton.next_power_of_2(max(channels, 1))
@@ -142,18 +161,32 @@ def cdiv(a: int, b: int) -> int:
 # --- launches ----------------------------------------------------------------------------------------------
 
 
+def common_constants(input: Tensor, parameters: Tensor, choices: Choices, blocks: Blocks) -> dict[str, Any]:
+    """The constants of both templates."""
+    kernel = SAMPLING_KERNELS[choices.mode]
+    return {
+        "COORDINATE_MAP": COORDINATE_MAPS[choices.coordinate_map].function,
+        "KERNEL": kernel.function,
+        "TAPS": kernel.taps,
+        "PADDING": PADDINGS[choices.padding_mode],
+        "ALIGN_CORNERS": choices.align_corners,
+        "TILE_Y": blocks.tile_y,
+        "TILE_X": blocks.tile_x,
+        "BLOCK_C": blocks.channels,
+        "CHANNEL_UNIT": channel_unit(input.shape[1]),
+        "INPUT_VECTOR": vector(input),
+        "COMPUTE": TRITON_DTYPES[compute_dtype(input, parameters)],
+    }
+
+
 def forward_launch(output: Tensor, input: Tensor, parameters: Tensor, choices: Choices) -> Launch:
     batch, channels = input.shape[:2]
     blocks = block_shape(choices.size, channels, vector(input), backward=False)
-    tiles_x = cdiv(choices.size[1], blocks.tile_x)
-    tiles = tiles_x * cdiv(choices.size[0], blocks.tile_y)
+    tiles, tiles_x = blocks.tiles(choices.size)
     channel_blocks = cdiv(channels, blocks.channels)
     groups = min(channel_blocks, cdiv(ENOUGH_PROGRAMS, max(batch * tiles, 1)))
     blocks_per_group = cdiv(channel_blocks, max(groups, 1))
     groups = cdiv(channel_blocks, max(blocks_per_group, 1))
-    coordinate_map, _ = COORDINATE_MAPS[choices.coordinate_map]
-    kernel, _, taps = SAMPLING_KERNELS[choices.mode]
-    unit = channel_unit(channels)
     return Launch(
         sample_forward_kernel,
         batch * tiles * groups,
@@ -166,26 +199,16 @@ def forward_launch(output: Tensor, input: Tensor, parameters: Tensor, choices: C
             four(parameters.stride()),
             tuple(choices.size),
             tuple(input.shape[2:]),
-            channels // unit,
+            channels // channel_unit(channels),
             tiles,
             tiles_x,
             groups,
             blocks_per_group,
         ),
         {
-            "COORDINATE_MAP": coordinate_map,
-            "KERNEL": kernel,
-            "PADDING": PADDINGS[choices.padding_mode],
-            "TAPS": taps,
-            "ALIGN_CORNERS": choices.align_corners,
-            "TILE_Y": blocks.tile_y,
-            "TILE_X": blocks.tile_x,
-            "BLOCK_C": blocks.channels,
-            "CHANNEL_UNIT": unit,
+            **common_constants(input, parameters, choices, blocks),
             "OUTPUT_VECTOR": vector(output),
-            "INPUT_VECTOR": vector(input),
             "INDEX": index_dtype(output, input, parameters),
-            "COMPUTE": TRITON_DTYPES[compute_dtype(input, parameters)],
         },
     )
 
@@ -202,17 +225,13 @@ def backward_launch(
     batch, channels = input.shape[:2]
     scattered = input if grad_input is None else grad_input
     blocks = block_shape(choices.size, channels, vector(scattered), backward=True)
-    tiles_x = cdiv(choices.size[1], blocks.tile_x)
-    tiles = tiles_x * cdiv(choices.size[0], blocks.tile_y)
+    tiles, tiles_x = blocks.tiles(choices.size)
     compute = compute_dtype(input, parameters)
     grad_parameters = None
     if need_parameters:
         shape = (batch, tiles, 2, 3) if choices.coordinate_map == "affine" else parameters.shape
         grad_parameters = torch.empty(shape, dtype=compute, device=input.device)
     written = parameters if grad_parameters is None else grad_parameters
-    coordinate_map, coordinate_map_vjp = COORDINATE_MAPS[choices.coordinate_map]
-    kernel, kernel_derivative, taps = SAMPLING_KERNELS[choices.mode]
-    unit = channel_unit(channels)
     launch = Launch(
         sample_scatter_kernel,
         batch * tiles,
@@ -228,30 +247,20 @@ def backward_launch(
             four(parameters.stride()),
             tuple(choices.size),
             tuple(input.shape[2:]),
-            channels // unit,
+            channels // channel_unit(channels),
             tiles,
             tiles_x,
             cdiv(channels, blocks.channels),
         ),
         {
-            "COORDINATE_MAP": coordinate_map,
-            "COORDINATE_MAP_VJP": coordinate_map_vjp,
-            "KERNEL": kernel,
-            "KERNEL_DERIVATIVE": kernel_derivative,
-            "PADDING": PADDINGS[choices.padding_mode],
-            "TAPS": taps,
-            "ALIGN_CORNERS": choices.align_corners,
+            **common_constants(input, parameters, choices, blocks),
+            "COORDINATE_MAP_VJP": COORDINATE_MAPS[choices.coordinate_map].vjp,
+            "KERNEL_DERIVATIVE": SAMPLING_KERNELS[choices.mode].derivative,
             "NEED_INPUT": grad_input is not None,
             "NEED_PARAMETERS": need_parameters,
-            "TILE_Y": blocks.tile_y,
-            "TILE_X": blocks.tile_x,
-            "BLOCK_C": blocks.channels,
-            "CHANNEL_UNIT": unit,
             "GRAD_INPUT_VECTOR": vector(scattered),
             "GRAD_OUTPUT_VECTOR": vector(grad_output),
-            "INPUT_VECTOR": vector(input),
             "INDEX": index_dtype(scattered, written, grad_output, input, parameters),
-            "COMPUTE": TRITON_DTYPES[compute],
         },
     )
     return launch, grad_parameters

@@ -34,6 +34,51 @@ def taps_along(
     return first.to(tl.int32), position - first, slope, undefined
 
 
+@triton.jit
+def sample_points(
+    parameters_ptr,
+    parameters_strides,
+    n,
+    tile,
+    tiles_x,
+    input_size,
+    output_size,
+    COORDINATE_MAP: tl.constexpr,
+    PADDING: tl.constexpr,
+    TAPS: tl.constexpr,
+    ALIGN_CORNERS: tl.constexpr,
+    TILE_Y: tl.constexpr,
+    TILE_X: tl.constexpr,
+    INDEX: tl.constexpr,
+    COMPUTE: tl.constexpr,
+):
+    """The output pixels of a tile, which of them exist, the taps of each along x and along y, and whether its
+    sample is undefined: blocks [P]."""
+    row, column = tile_pixels(tile, tiles_x, TILE_Y, TILE_X, INDEX)
+    inside = (row < output_size[0]) & (column < output_size[1])
+    offset_x, offset_y = COORDINATE_MAP(
+        parameters_ptr,
+        parameters_strides,
+        n,
+        row,
+        column,
+        inside,
+        input_size,
+        output_size,
+        ALIGN_CORNERS,
+        COMPUTE,
+    )
+    first_x, distance_x, slope_x, undefined_x = taps_along(
+        offset_x, input_size[1], PADDING, TAPS, ALIGN_CORNERS, COMPUTE
+    )
+    first_y, distance_y, slope_y, undefined_y = taps_along(
+        offset_y, input_size[0], PADDING, TAPS, ALIGN_CORNERS, COMPUTE
+    )
+    taps_x = (first_x, distance_x, slope_x)
+    taps_y = (first_y, distance_y, slope_y)
+    return row, column, inside, taps_x, taps_y, undefined_x | undefined_y
+
+
 # VECTOR says how a tensor (N, C, H, W) lies in memory. 0: strides in elements. v > 0: channels-last, strides
 # of n, y and x in vectors of v elements. The compiler sees only whether an integer argument is a multiple of
 # 16; counting in vectors tells it that rows and pixels of 4, 8, 12 or 24 channels are aligned too.
