@@ -41,6 +41,21 @@ def computes_same(input: Tensor, parameters: Tensor) -> bool:
     )
 
 
+@functools.cache
+@torch.inference_mode(False)
+@torch.enable_grad()
+def differentiates_twice() -> bool:
+    """Whether ATen's sampler has second derivatives, as in PyTorch 2.13 and not in 2.11: tried once."""
+    image, grid = torch.zeros(1, 1, 2, 2, requires_grad=True), torch.zeros(1, 1, 1, 2, requires_grad=True)
+    output = torch.grid_sampler(image, grid, 0, 0, False)
+    try:
+        (gradient,) = torch.autograd.grad(output.sum(), image, create_graph=True)
+        torch.autograd.grad(gradient.square().sum(), grid)
+    except RuntimeError:
+        return False
+    return True
+
+
 def base_grid(size: Size, align_corners: bool, dtype: torch.dtype) -> Tensor:
     """The target grid G of Eq. 1 in homogeneous coordinates: rows x, y, 1 of every pixel, (3, H' W')."""
     build = cached_base_grid if size[0] * size[1] <= LARGEST_CACHED else build_base_grid

@@ -114,7 +114,8 @@ def sample(input: Tensor, parameters: Tensor, choices: Choices) -> Tensor:
         parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
 
     device = input.device.type
-    if device == "cpu" and not runs_kernels(input.device) and is_plain(input, parameters):
+    plain = device == "cpu" and not runs_kernels(input.device) and is_plain(input, parameters)
+    if plain and (aten.differentiates_twice() or not torch.is_grad_enabled()):
         # Nothing watches these calls, so the values may be looked at and ATen's own autograd may do the rest.
         if aten.computes_same(input, parameters):
             grid = parameters

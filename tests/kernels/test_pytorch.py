@@ -207,6 +207,20 @@ def test_double_backward(device, needed):
         assert deviation(actual, expected) <= 1e-12
 
 
+def test_double_backward_where_aten_has_none(cpu_path, monkeypatch):
+    """As with PyTorch 2.11: the operators then differentiate the reference."""
+    monkeypatch.setattr(aten, "differentiates_twice", lambda: False)
+    image, theta = (t.requires_grad_() for t in draw_problem(cpu_path))
+    output = OURS(image, theta)
+    assert "GridSampler" not in type(output.grad_fn).__name__
+    (first,) = torch.autograd.grad(output.square().sum(), theta, create_graph=True)
+    actual = torch.autograd.grad(first.square().sum(), (image, theta))
+    (first,) = torch.autograd.grad(REFERENCE(image, theta).square().sum(), theta, create_graph=True)
+    expected = torch.autograd.grad(first.square().sum(), (image, theta))
+    for a, e in zip(actual, expected, strict=True):
+        assert deviation(a, e) <= 1e-12
+
+
 # --- modes -------------------------------------------------------------------------------------------------
 
 
