@@ -14,6 +14,7 @@ import functools
 import torch
 from torch import Tensor
 
+from .autograd import Choices
 from .reference import Size, half_extent, pixels_from_centre
 
 PADDING_MODES = {"zeros": 0, "border": 1, "reflection": 2}
@@ -95,6 +96,26 @@ def affine_grid_backward(grad_grid: Tensor, size: Size, align_corners: bool) -> 
     return full_precision_matmul(grad_grid.flatten(1, 2).mT, base.T)
 
 
-def sample(input: Tensor, grid: Tensor, padding_mode: str, align_corners: bool) -> Tensor:
-    """Bilinear sampling by ATen, differentiable."""
-    return torch.grid_sampler(input, grid, 0, PADDING_MODES[padding_mode], align_corners)
+def sampling_grid(parameters: Tensor, choices: Choices) -> Tensor:
+    if choices.coordinate_map == "grid":
+        return parameters
+    return affine_grid(parameters, choices.size, choices.align_corners)
+
+
+def sample(input: Tensor, parameters: Tensor, choices: Choices) -> Tensor:
+    """Bilinear sampling by ATen, differentiable where autograd watches."""
+    grid, padding = sampling_grid(parameters, choices), PADDING_MODES[choices.padding_mode]
+    return torch.grid_sampler(input, grid, 0, padding, choices.align_corners)
+
+
+def sample_backward(
+    grad_output: Tensor, input: Tensor, parameters: Tensor, choices: Choices, need_input: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `sample` for image and parameters; the image's is undefined unless needed."""
+    grid, padding = sampling_grid(parameters, choices), PADDING_MODES[choices.padding_mode]
+    grad_input, grad_grid = torch.ops.aten.grid_sampler_2d_backward(
+        grad_output, input, grid, 0, padding, choices.align_corners, (need_input, True)
+    )
+    if choices.coordinate_map == "grid":
+        return grad_input, grad_grid
+    return grad_input, affine_grid_backward(grad_grid, choices.size, choices.align_corners)

@@ -118,10 +118,7 @@ def sample(input: Tensor, parameters: Tensor, choices: Choices) -> Tensor:
     if plain and (aten.differentiates_twice() or not torch.is_grad_enabled()):
         # Nothing watches these calls, so the values may be looked at and ATen's own autograd may do the rest.
         if aten.computes_same(input, parameters):
-            grid = parameters
-            if choices.coordinate_map == "affine":
-                grid = aten.affine_grid(parameters, choices.size, choices.align_corners)
-            return aten.sample(input, grid, choices.padding_mode, choices.align_corners)
+            return aten.sample(input, parameters, choices)
     elif device in ("cpu", "cuda"):
         from . import ops  # registers the operators, which takes longer than the rest of the package together
 

@@ -29,13 +29,6 @@ library.define(
 # --- implementations ---------------------------------------------------------------------------------------
 
 
-def as_grid(parameters: Tensor, choices: Choices) -> Tensor:
-    """The sampling grid for ATen."""
-    if choices.coordinate_map == "grid":
-        return parameters
-    return aten.affine_grid(parameters, choices.size, choices.align_corners)
-
-
 def sample(input: Tensor, parameters: Tensor, *choices: Any) -> Tensor:
     chosen = Choices.of(choices)
     if runs_kernels(input.device):
@@ -43,7 +36,7 @@ def sample(input: Tensor, parameters: Tensor, *choices: Any) -> Tensor:
 
         return launch.sample(input, parameters, chosen)
     if aten.computes_same(input, parameters):
-        return aten.sample(input, as_grid(parameters, chosen), chosen.padding_mode, chosen.align_corners)
+        return aten.sample(input, parameters, chosen)
     return reference.sample(input, parameters, *chosen).contiguous()
 
 
@@ -57,7 +50,7 @@ def sample_backward(
 
         return launch.sample_backward(grad_output, input, parameters, chosen, need_input, need_parameters)
     if aten.computes_same(input, parameters):
-        grads = aten_backward(grad_output, input, parameters, chosen, need_input)
+        grads = aten.sample_backward(grad_output, input, parameters, chosen, need_input)
     else:
         with torch.enable_grad():
             grads = reference_vjp(grad_output, input, parameters, chosen)
@@ -65,18 +58,6 @@ def sample_backward(
         grads[0].contiguous() if need_input else input.new_empty(0),
         grads[1].contiguous() if need_parameters else parameters.new_empty(0),
     )
-
-
-def aten_backward(
-    grad_output: Tensor, input: Tensor, parameters: Tensor, choices: Choices, need_input: bool
-) -> tuple[Tensor, Tensor]:
-    grid, padding = as_grid(parameters, choices), aten.PADDING_MODES[choices.padding_mode]
-    grad_input, grad_grid = torch.ops.aten.grid_sampler_2d_backward(
-        grad_output, input, grid, 0, padding, choices.align_corners, (need_input, True)
-    )
-    if choices.coordinate_map == "grid":
-        return grad_input, grad_grid
-    return grad_input, aten.affine_grid_backward(grad_grid, choices.size, choices.align_corners)
 
 
 for device in ("CPU", "CUDA"):

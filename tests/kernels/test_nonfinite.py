@@ -15,7 +15,7 @@ from sampling_cases import (
     library,
     values_and_gradients,
 )
-from stn_kernels import aten, backend, ops
+from stn_kernels import aten, backend
 
 # Sums and products of infinities are meant to be infinite or NaN; in the interpreter NumPy remarks on them.
 pytestmark = pytest.mark.filterwarnings(
@@ -33,7 +33,7 @@ def _aten_is_out_of_reach(monkeypatch):
         raise AssertionError("ATen's sampler was called")
 
     monkeypatch.setattr(aten, "sample", refuse)
-    monkeypatch.setattr(ops, "aten_backward", refuse)
+    monkeypatch.setattr(aten, "sample_backward", refuse)
 
 
 @pytest.fixture(autouse=True)
