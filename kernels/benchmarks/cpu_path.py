@@ -77,9 +77,7 @@ def compare(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--repeats", type=int, help="pairs per case; by default 50 to 1000"
-    )
+    parser.add_argument("--repeats", type=int, help="pairs per case; by default 50 to 1000")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{'N x C x H x W':>18}  {'layout':14} {'direction':16} {'PyTorch':>11} {'ours':>11} {'ratio':>6}")
