@@ -92,8 +92,8 @@ class Blocks:
 
     def tiles(self, size: Size) -> tuple[int, int]:
         """How many tiles cover an output of this size, and how many of them lie in a row."""
-        tiles_x = cdiv(size[1], self.tile_x)
-        return tiles_x * cdiv(size[0], self.tile_y), tiles_x
+        tiles_x = triton.cdiv(size[1], self.tile_x)
+        return tiles_x * triton.cdiv(size[0], self.tile_y), tiles_x
 
 
 def block_shape(size: Size, channels: int, vector: int, backward: bool) -> Blocks:
@@ -154,10 +154,6 @@ def index_dtype(*tensors: Tensor) -> tl.dtype:
     return tl.int32 if reach < 2**31 - 2**16 else tl.int64
 
 
-def cdiv(a: int, b: int) -> int:
-    return -(-a // b)
-
-
 # --- launches ----------------------------------------------------------------------------------------------
 
 
@@ -183,10 +179,10 @@ def forward_launch(output: Tensor, input: Tensor, parameters: Tensor, choices: C
     batch, channels = input.shape[:2]
     blocks = block_shape(choices.size, channels, vector(input), backward=False)
     tiles, tiles_x = blocks.tiles(choices.size)
-    channel_blocks = cdiv(channels, blocks.channels)
-    groups = min(channel_blocks, cdiv(ENOUGH_PROGRAMS, max(batch * tiles, 1)))
-    blocks_per_group = cdiv(channel_blocks, max(groups, 1))
-    groups = cdiv(channel_blocks, max(blocks_per_group, 1))
+    channel_blocks = triton.cdiv(channels, blocks.channels)
+    groups = min(channel_blocks, triton.cdiv(ENOUGH_PROGRAMS, max(batch * tiles, 1)))
+    blocks_per_group = triton.cdiv(channel_blocks, max(groups, 1))
+    groups = triton.cdiv(channel_blocks, max(blocks_per_group, 1))
     return Launch(
         sample_forward_kernel,
         batch * tiles * groups,
@@ -250,7 +246,7 @@ def backward_launch(
             channels // channel_unit(channels),
             tiles,
             tiles_x,
-            cdiv(channels, blocks.channels),
+            triton.cdiv(channels, blocks.channels),
         ),
         {
             **common_constants(input, parameters, choices, blocks),

@@ -20,6 +20,8 @@ from stn_kernels.autograd import Choices
 if not backend.HAS_TRITON:
     pytest.skip("the kernels need Triton", allow_module_level=True)
 
+import triton
+
 from stn_kernels import launch
 
 INPUT_SIZE, SIZE = (7, 5), (6, 7)
@@ -93,7 +95,7 @@ def test_thetas_gradient_is_the_sum_of_the_tiles_own(kernels, blocks):
     choices = Choices(SIZE, "affine", "bilinear", "zeros", False)
     run, partial = launch.backward_launch(None, grad_output, image, theta, choices, need_parameters=True)
     run.run()
-    rows, columns = (launch.cdiv(s, b) for s, b in zip(SIZE, (blocks.tile_y, blocks.tile_x), strict=True))
+    rows, columns = (triton.cdiv(s, b) for s, b in zip(SIZE, (blocks.tile_y, blocks.tile_x), strict=True))
     assert partial.shape == (2, rows * columns, 2, 3)
     for tile in range(rows * columns):
         row, column = tile // columns * blocks.tile_y, tile % columns * blocks.tile_x
