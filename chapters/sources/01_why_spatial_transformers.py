@@ -433,7 +433,7 @@ plt.show()
 # | **localisation network** | the input $U$ | $\theta$, the parameters of a transform | chapter 05 |
 # | **grid generator** | $\theta$ | the sampling grid $\mathcal{T}_\theta(G)$: for each output pixel, where in $U$ to look | [chapter 02](02_coordinates_and_grids.ipynb) |
 # | **sampler** | $U$ and the grid | the output $V$ | [chapter 03](03_sampling.ipynb) |
-# | the way back: gradients through sampler and grid | | | chapter 04 |
+# | the way back: gradients through sampler and grid | | | [chapter 04](04_gradients.ipynb) |
 # | **spatial transformer**, the whole | $U$ | $V$ | [chapter 06](06_the_spatial_transformer.ipynb) |
 #
 # Three things in the picture are worth a second look.

@@ -147,7 +147,7 @@ plt.show()
 # From 1.49 to 1.51 the integer kernel jumps from 4 to 2, and everywhere else it does not move at all. Move
 # the point a little, and the output does not change: the derivative is zero, so nothing can be learned
 # through it. The bilinear kernel changes with every move. It has kinks at the pixels, where there is a slope
-# to the left and another to the right; what the gradient is there, a later chapter asks.
+# to the left and another to the right; what the gradient is there, [chapter 04](04_gradients.ipynb) asks.
 #
 # A detail with consequences: a tie. Equation 4 rounds a half *up*. PyTorch's `mode="nearest"` rounds it to
 # the *even* neighbour.
@@ -348,7 +348,8 @@ print(f"numbers in theta:      {thetas.numel():5}")
 # %% [markdown]
 # For pictures of one channel the grid is twice as large as the output, and it is written once and read once
 # to say what six numbers say. `affine_sample` computes each place where it needs it and stores none. That is
-# called *fusing*; how a kernel does it comes later in the book. Section 3.10 shows that it also buys exactness.
+# called *fusing*; [chapter 07](07_a_first_triton_kernel.ipynb) writes a kernel that does it. Section 3.10 shows
+# that it also buys exactness.
 #
 # ## 3.7 What lies outside
 #
@@ -706,5 +707,5 @@ check("03-6", sample_with)
 #
 # ## Next
 #
-# [Chapter 06, The spatial transformer](06_the_spatial_transformer.ipynb) puts the three parts together and
-# trains them. Before: [chapter 02, Coordinates and grids](02_coordinates_and_grids.ipynb).
+# [Chapter 04, Gradients](04_gradients.ipynb): the way back, from a loss to the image, the places and $\theta$.
+# Before: [chapter 02, Coordinates and grids](02_coordinates_and_grids.ipynb).

@@ -64,7 +64,8 @@ print(f"canvases {tuple(canvases.shape)}; a digit's own frame covers {covered:.0
 #
 # Chapter 03 built a sampler that is differentiable: move a sampling point a little, and the value changes a
 # little. The grid is a matrix product, differentiable too. So whatever is computed from the output $V$, its
-# gradient goes through sampler and grid to $\theta$. Chapter 04 derives it; autograd has it already.
+# gradient goes through sampler and grid to $\theta$. [Chapter 04](04_gradients.ipynb) derives it; autograd has
+# it already.
 #
 # As a loss we take something we can see: how far $V$ is from the same digit as it was before it was distorted.
 
@@ -727,6 +728,7 @@ check("06-6", outside)
 #
 # ## Next
 #
-# This is as far as the book goes today. The exercises of this chapter are a place to go on from: put the
-# similarity of 06-5 into the transformer of section 6.5, or two transformers in a row. Before:
-# [chapter 03, Sampling](03_sampling.ipynb).
+# [Chapter 07, A first Triton kernel](07_a_first_triton_kernel.ipynb) opens the sampler and writes it for a GPU.
+# The exercises of this chapter are another place to go on from: put the similarity of 06-5 into the transformer
+# of section 6.5, or two transformers in a row. Before:
+# [chapter 04, Gradients](04_gradients.ipynb).

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import stn_kernels
 from stn.exercises import check
@@ -101,6 +102,94 @@ def four_neighbours_for_any_kernel(image, a, b, kernel, radius):
     )
 
 
+def slopes_of_patch(U00, U01, U10, U11, alpha, beta):
+    across = (1 - beta) * (U01 - U00) + beta * (U11 - U10)
+    return across, (1 - alpha) * (U10 - U00) + alpha * (U11 - U01)
+
+
+def slopes_to_the_left(image, a, b):
+    left, top = math.ceil(a) - 1, math.ceil(b) - 1
+    patch = [nearest_value(image, n, m) for n in (top, top + 1) for m in (left, left + 1)]
+    return slopes_of_patch(*patch, a - left, b - top)
+
+
+def slopes_swapped(image, a, b):
+    left, top = math.floor(a), math.floor(b)
+    patch = [nearest_value(image, n, m) for n in (top, top + 1) for m in (left, left + 1)]
+    return slopes_of_patch(*patch, a - left, b - top)[::-1]
+
+
+def slopes_by_equation_7(image, a, b):
+    def case(t):
+        return 0 if abs(t) >= 1 else 1 if t <= 0 else -1
+
+    def tent(t):
+        return max(0, 1 - abs(t))
+
+    pixels = [(n, m, float(image[n, m])) for n in range(image.shape[0]) for m in range(image.shape[1])]
+    across = sum(value * case(a - m) * tent(b - n) for n, m, value in pixels)
+    return across, sum(value * tent(a - m) * case(b - n) for n, m, value in pixels)
+
+
+def paint_without_adding(values, a, b, height, width):
+    image = torch.zeros(height, width)
+    for n in (b.floor(), b.floor() + 1):
+        for m in (a.floor(), a.floor() + 1):
+            exists = (n >= 0) & (n < height) & (m >= 0) & (m < width)
+            shares = values * (1 - (a - m).abs()) * (1 - (b - n).abs())
+            image[n[exists].long(), m[exists].long()] = shares[exists]
+    return image
+
+
+def paint_nearest(values, a, b, height, width):
+    image = torch.zeros(height, width)
+    for value, m, n in zip(values, (a + 0.5).floor().long(), (b + 0.5).floor().long(), strict=True):
+        if 0 <= n < height and 0 <= m < width:
+            image[n, m] += value
+    return image
+
+
+def attention_gradient_of_x_only(delta, G):
+    return torch.cat([(delta * G)[..., :1].sum((1, 2)), delta.sum((1, 2))], 1)
+
+
+def attention_gradient_as_mean(delta, G):
+    return torch.cat([(delta * G).sum(-1, keepdim=True), delta], -1).mean((1, 2))
+
+
+def value_in_row(row, a):
+    t = a[:, None] - torch.arange(len(row))
+    return (row * torch.clamp(1 - t.abs(), min=0)).sum(1)
+
+
+def glasses_over_eyes(row, a, reach):
+    far = (value_in_row(row, a + reach) - value_in_row(row, a - reach)) / (2 * reach)
+    return value_in_row(row, a) + far.detach() * (a - a.detach())
+
+
+def glasses_not_worn(row, a, reach):
+    return value_in_row(row, a)
+
+
+def copy_as_if_contiguous(picture):
+    return picture.as_strided(picture.shape, (picture.shape[1], 1)).clone()
+
+
+def sample_by_two_functions(input, theta, size):
+    grid = F.affine_grid(theta, (len(input), 1, *size), align_corners=False)
+    return F.grid_sample(input, grid, align_corners=False)
+
+
+def sample_with_rows_scaled_alike(input, theta, size):
+    height, width = size
+    aspect = theta.new_tensor([[1, height / width, 1], [width / height, 1, 1]])
+    return sample_by_two_functions(input, theta * aspect, size)
+
+
+def sample_without_dividing(input, theta, size):
+    return sample_by_two_functions(input, theta[:, :2], size)
+
+
 @pytest.mark.parametrize(
     ("exercise", "answer", "sentence"),
     [
@@ -136,6 +225,32 @@ def four_neighbours_for_any_kernel(image, a, b, kernel, radius):
         ("03-5", background_not_given_back, "not given back"),
         ("03-5", background_painted_over_zeros, "still mixed with 0"),
         ("03-6", four_neighbours_for_any_kernel, "radius 2 means"),
+        ("04-1", [4, 6], "align_corners=True"),
+        ("04-1", [4, 2], "grows by that factor"),
+        ("04-1", [5, 10], "the first is the value"),
+        ("04-2", [2, -3, 3, -0.5], "swapped"),
+        ("04-2", [-3, 2, 2, -0.5], "knows nothing of the 5"),
+        ("04-2", [-3, 2, 3, -1], "the mean, not the sum"),
+        ("04-3", slopes_to_the_left, "the slope to the left"),
+        ("04-3", slopes_swapped, "first across"),
+        ("04-3", slopes_by_equation_7, "read literally"),
+        ("04-4", paint_without_adding, "all of them should count"),
+        ("04-4", paint_nearest, "share among four"),
+        ("04-5", attention_gradient_of_x_only, "s scales y too"),
+        ("04-5", attention_gradient_as_mean, "the mean over the pixels"),
+        ("04-6", glasses_over_eyes, "detach the value"),
+        ("04-6", glasses_not_worn, "one pixel far"),
+        ("07-1", [20, 284], "there are five"),
+        ("07-1", [60, 4260], "channels are a loop"),
+        ("07-1", [18, 396], "do not run on from image to image"),
+        ("07-2", [40, 24], "float16 has 2 bytes"),
+        ("07-2", [20, 12], "stays float32"),
+        ("07-3", copy_as_if_contiguous, "what lies next in memory"),
+        ("07-3", torch.clone, "should be contiguous"),
+        ("07-4", sample_by_two_functions, "exactly"),
+        ("07-4", sample_with_rows_scaled_alike, "a step down"),
+        ("07-5", sample_by_two_functions, "bilinear"),
+        ("07-6", sample_without_dividing, "divided by w"),
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
