@@ -4,7 +4,7 @@ python = .venv/bin/python
 chapters = chapters/*.ipynb chapters/solutions/*.ipynb
 nbval = --nbval --nbval-current-env --nbval-sanitize-with=chapters/sanitize.cfg --nbval-cell-timeout=600
 
-.PHONY: book test lint chapters codegen bench environment
+.PHONY: book test lint chapters codegen mutants bench environment
 
 # JupyterLab on book/, a working copy of the chapters.
 book: environment
@@ -27,9 +27,13 @@ lint: environment
 chapters: environment
 	$(python) chapters/build.py $(ARGS)
 
-# Compile the kernels for GPUs that need not be there, and look at the machine code.
+# Compile the kernels for GPUs that need not be there: registers, spills, accesses and atomics of each, as a table.
 codegen: environment
 	$(python) kernels/benchmarks/codegen.py $(ARGS)
+
+# Plant faults in the kernels, one at a time, and see that the tests notice each.
+mutants: environment
+	$(python) tests/kernels/run_mutants.py $(ARGS)
 
 bench: environment
 	$(python) kernels/benchmarks/cpu_path.py $(ARGS)

@@ -6,7 +6,7 @@ from typing import Literal, overload
 from torch import Tensor, nn
 
 from stn.transforms import Transform
-from stn_kernels.functional import check_choices, check_size
+from stn_kernels.checks import check_choices, check_size
 
 
 class SpatialTransformer(nn.Module):

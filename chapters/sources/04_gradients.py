@@ -423,6 +423,9 @@ for name, sampler in (("torch.nn.functional", F.grid_sample), ("stn_kernels", st
     for what, ours, theirs in zip(("image", "places"), by_hand, gradients, strict=True):
         torch.testing.assert_close(theirs.cpu(), ours, rtol=0, atol=1e-12)
         print(f"{name + '.grid_sample':33} gradient of the {what:6} agrees with ours to 12 decimals")
+painted = stn_kernels.splat(values.to(device), grids.to(device), (7, 6))
+torch.testing.assert_close(painted.cpu(), by_hand[0], rtol=0, atol=1e-12)
+print(f"{'stn_kernels.splat':33} agrees with ours to 12 decimals")
 
 # %% [markdown]
 # `accumulate=True` matters: several output pixels read the same input pixel, and without it only the last
@@ -431,9 +434,10 @@ for name, sampler in (("torch.nn.functional", F.grid_sample), ("stn_kernels", st
 #
 # **The gradient of the image is a picture, painted forward.** Each output pixel throws its value back to the
 # four pixels it was read from, in shares that add up to 1. Section 2.1 painted forward too, one pixel for one,
-# and left holes; this is the right way to do it, called a *splat*. Two checks follow. Whatever is thrown
-# arrives: inside the picture, the sum over the image is the sum over the output. And splatting is the transpose
-# of sampling: $\langle g, \text{sample}(U) \rangle = \langle \text{splat}(g), U \rangle$ for any $g$ and $U$.
+# and left holes; this is the right way to do it, called a *splat*, for which the library has a function. Two
+# checks follow. Whatever is thrown arrives: inside the picture, the sum over the image is the sum over the
+# output. And splatting is the transpose of sampling:
+# $\langle g, \text{sample}(U) \rangle = \langle \text{splat}(g), U \rangle$ for any $g$ and $U$.
 
 # %% alt="Three splats of ones on 28 by 28 pixels. Left, from a grid turned by 20 degrees: a turned square of nearly even grey with a faint weave, cut off by the frame, black in the four corners that it leaves free. Middle, from a grid of half the size: a bright square in the middle, black around it. Right, from only 9 by 9 places: isolated specks on black."
 cosine, sine = math.cos(math.radians(20)), math.sin(math.radians(20))
@@ -856,7 +860,8 @@ check("04-6", with_glasses)
 # | built here | in the library |
 # | --- | --- |
 # | $k'(t)$, to the right of each kink | `kernels/stn_kernels/sampling_kernels.py`, beside $k(t)$ |
-# | `splat`, `gradient_of_places` | the backward of `stn_kernels.grid_sample`, in `kernels/stn_kernels/backward.py` |
+# | `splat` | `stn_kernels.splat`, and the image's gradient in `kernels/stn_kernels/backward.py` |
+# | `gradient_of_places` | the grid's gradient in the same file |
 # | `gradient_of_theta` | the backward of `stn_kernels.affine_sample`, which stores no grid and no $\delta$ |
 # | `gradcheck`, points off the kinks | `tests/kernels/test_gradcheck.py` |
 #

@@ -10,12 +10,14 @@ about a launch is declared here.
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 if os.environ.get("TRITON_INTERPRET"):
@@ -25,7 +27,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from stn_kernels import launch
+from stn_kernels import checks, launch
+from stn_kernels import launch_backward as backward
 from stn_kernels.autograd import Choices
 
 TARGETS = {
@@ -60,50 +63,79 @@ class CompileOnly:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    direction: str  # forward or backward
-    coordinate_map: str
-    padding_mode: str
-    dtype: str
-    channels_last: bool
-    channels: int
+    kernel: str  # forward, scatter, fixed point, gather, or shared: the gradient of a basis
+    coordinate_map: str = "affine"
+    mode: str = "bilinear"
+    padding_mode: str = "zeros"
+    axes: int = 2
+    dtype: str = "float32"
+    channels_last: bool = True
+    channels: int = 64
+
+    def tensors(self, size: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """An image, parameters and what is shared, for a batch of four."""
+        last = torch.channels_last if self.axes == 2 else torch.channels_last_3d
+        layout = last if self.channels_last else torch.contiguous_format
+        image = torch.empty((4, self.channels, *size), dtype=DTYPES[self.dtype], memory_format=layout)
+        dtype = torch.float64 if self.dtype == "float64" else torch.float32
+        shared = {"tps": (16, 2), "basis": (8, *size)}.get(self.coordinate_map)
+        others = None if shared is None else torch.empty(shared, dtype=dtype)
+        shape = checks.parameter_shape(self.coordinate_map, self.axes, size, others)
+        return image, torch.empty((4, *shape), dtype=dtype), others
 
     def plan(self) -> launch.Launch:
         """The launch for a batch of such images, larger than any block."""
-        size = (120, 136)
-        shape = (4, self.channels, *size)
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        image = torch.empty(shape, dtype=DTYPES[self.dtype], memory_format=layout)
-        coordinate_dtype = torch.float64 if self.dtype == "float64" else torch.float32
-        parameters = torch.empty(
-            (4, 2, 3) if self.coordinate_map == "affine" else (4, *size, 2), dtype=coordinate_dtype
+        size = (120, 136) if self.axes == 2 else (24, 28, 40)
+        image, parameters, shared = self.tensors(size)
+        compute = torch.float64 if self.dtype == "float64" else torch.float32
+        fill = torch.empty(self.channels, dtype=compute) if self.padding_mode == "constant" else None
+        tensors = (image, parameters, shared, fill)
+        choices = Choices(size, self.coordinate_map, self.mode, self.padding_mode)
+        output = torch.empty_like(image)
+        if self.kernel == "forward":
+            return launch.forward_launch(output, tensors, choices)
+        if self.kernel == "shared":
+            assert shared is not None
+            sums = backward.Sums(grad_shared=torch.empty_like(shared))
+            return backward.scatter_launch(output, tensors, choices, sums)
+        fixed_point = self.kernel == "fixed point"
+        buffer = backward.scatter_buffer(image, compute, fixed_point)
+        scale = torch.empty((4, self.channels), dtype=compute) if fixed_point else None
+        if self.kernel == "gather":
+            return backward.gather_launch(output, output, tensors, choices, buffer, scale)
+        sums = backward.Sums(buffer, scale)
+        return backward.scatter_launch(
+            output, tensors, choices, backward.with_parameters(sums, tensors, choices)
         )
-        choices = Choices(size, self.coordinate_map, "bilinear", self.padding_mode, False)
-        if self.direction == "forward":
-            return launch.forward_launch(torch.empty_like(image), image, parameters, choices)
-        buffer = launch.scatter_buffer(image, parameters)
-        return launch.backward_launch(buffer, torch.empty_like(image), image, parameters, choices, True)[0]
 
 
 def cases() -> Iterator[Case]:
     """Every value of every choice, in the combinations that change the generated code."""
-    for direction in ("forward", "backward"):
-        for channels_last, channels in (
-            (True, 64),
-            (True, 12),
-            (True, 3),
-            (False, 64),
-            (False, 3),
-            (False, 1),
-        ):
-            yield Case(direction, "affine", "zeros", "float32", channels_last, channels)
-        for dtype in ("float16", "bfloat16"):
-            yield Case(direction, "affine", "zeros", dtype, True, 64)
-            yield Case(direction, "affine", "zeros", dtype, False, 64 if dtype == "float16" else 3)
-        yield Case(direction, "affine", "zeros", "float64", True, 64)
-        yield Case(direction, "affine", "border", "float32", True, 64)
-        yield Case(direction, "affine", "reflection", "float32", False, 3)
-        yield Case(direction, "grid", "zeros", "float32", True, 64)
-        yield Case(direction, "grid", "zeros", "bfloat16", False, 1)
+    for kernel in ("forward", "scatter"):
+        for last, channels in ((True, 64), (True, 12), (True, 3), (False, 64), (False, 3), (False, 1)):
+            yield Case(kernel, channels_last=last, channels=channels)
+        yield Case(kernel, dtype="float16")
+        yield Case(kernel, dtype="float16", channels_last=False)
+        yield Case(kernel, dtype="bfloat16")
+        yield Case(kernel, dtype="bfloat16", channels_last=False, channels=3)
+        yield Case(kernel, padding_mode="border")
+        yield Case(kernel, padding_mode="reflection", channels_last=False, channels=3)
+        yield Case(kernel, padding_mode="constant", dtype="float64")
+        yield Case(kernel, mode="nearest", padding_mode="constant")
+        yield Case(kernel, mode="bicubic")
+        yield Case(kernel, mode="bicubic", padding_mode="reflection", channels_last=False, channels=3)
+        for coordinate_map in ("projective", "grid", "displacement", "basis", "tps"):
+            yield Case(kernel, coordinate_map)
+        yield Case(kernel, "grid", dtype="bfloat16", channels_last=False, channels=1)
+        yield Case(kernel, "tps", channels_last=False, channels=1)
+        yield Case(kernel, axes=3, channels=32)
+        yield Case(kernel, "grid", axes=3, channels_last=False, channels=1)
+        yield Case(kernel, mode="bicubic", axes=3, channels_last=False, channels=1)
+    for kernel in ("gather", "fixed point"):
+        yield Case(kernel)
+        yield Case(kernel, dtype="float16", channels_last=False, channels=1)
+        yield Case(kernel, mode="bicubic", axes=3, channels_last=False, channels=1)
+    yield Case("shared", "basis")
 
 
 @dataclasses.dataclass
@@ -117,6 +149,8 @@ class Code:
     stores: dict[int, int]
     reductions: list[str]  # the atomic instructions, by name
     compare_and_swap: int
+    nan_tests: int  # comparisons that only NaN makes true, or false
+    fill: str  # the type of the fill's pointer
 
 
 def nvidia_tool(name: str, *arguments: str) -> str:
@@ -133,6 +167,11 @@ def widths(instructions: list[str], suffix: str) -> dict[int, int]:
     return counts
 
 
+def fill_type(compiled: object) -> str:
+    found = re.search(r"%fill_ptr: !tt.ptr<(\w+)>", compiled.asm["ttir"])
+    return found[1] if found else ""
+
+
 def inspect_cuda(compiled: object) -> Code:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
@@ -144,7 +183,7 @@ def inspect_cuda(compiled: object) -> Code:
         return re.findall(rf"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?({pattern}[\w.]*)", sass, re.MULTILINE)
 
     width = r"\.U?(16|64|128|256)\b"
-    atomics = named("RED") + named("ATOM")
+    atomics = named(r"REDG?\.") + named("ATOM")
     return Code(
         registers=int(re.search(r"REG:(\d+)", usage)[1]),
         spills=len(named("LDL")) + len(named("STL")),
@@ -153,6 +192,8 @@ def inspect_cuda(compiled: object) -> Code:
         stores=widths(named("STG"), width),
         reductions=sorted({a for a in atomics if "CAS" not in a}),
         compare_and_swap=sum("CAS" in a for a in atomics),
+        nan_tests=len(re.findall(r"setp\.(?:nan|num)\.f\d\d", compiled.asm["ptx"])),
+        fill=fill_type(compiled),
     )
 
 
@@ -181,38 +222,86 @@ def inspect_amd(compiled: object) -> Code:
         stores=bits(named("store")),
         reductions=sorted({a for a in atomics if "cmpswap" not in a}),
         compare_and_swap=sum("cmpswap" in a for a in atomics),
+        nan_tests=len(re.findall(r"v_cmp_[uo]_f\d\d", assembly)),
+        fill=fill_type(compiled),
     )
 
 
 def inspect(case: Case, target: GPUTarget) -> Code:
     triton.runtime.driver.set_active(CompileOnly(target))
+    launch.AMD = target.backend == "hip"
     planned = case.plan()
     planned.kernel.device_caches.clear()  # keyed by device number, which all targets share
     compiled = planned.compile()
     return inspect_cuda(compiled) if target.backend == "cuda" else inspect_amd(compiled)
 
 
+HEADINGS = (
+    "target",
+    "kernel",
+    "map",
+    "mode",
+    "padding",
+    "dtype",
+    "layout",
+    "registers",
+    "spills",
+    "shared",
+    "load",
+    "store",
+    "reduction",
+    "CAS",
+)
+WIDTHS = (7, 11, 12, 8, 10, 8, 11, 9, 6, 6, 5, 5, 26, 3)
+
+
+def table_row(target: str, case: Case, code: Code) -> tuple[str, ...]:
+    """A line of the table: widths are those of the widest access, in bits."""
+    layout = f"{case.axes}D {'last' if case.channels_last else 'first'} {case.channels}"
+    load, store = (max(counts, default=0) for counts in (code.loads, code.stores))
+    # The parts of a name that say what is added, and how many at a time.
+    reductions = " ".join(code.reductions).replace("global_atomic_", "").replace(".STRONG.GPU", "")
+    return (
+        target,
+        case.kernel,
+        case.coordinate_map,
+        case.mode,
+        case.padding_mode,
+        case.dtype,
+        layout,
+        *map(str, (code.registers, code.spills, code.shared, load, store, reductions, code.compare_and_swap)),
+    )
+
+
+def line(cells: tuple[str, ...]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()
+
+
+def report(target: str, as_json: bool) -> list[str]:
+    """All cases of one target, in a process of its own."""
+    lines = []
+    for case in cases():
+        code = inspect(case, TARGETS[target])
+        if as_json:
+            row = {"target": target, **dataclasses.asdict(case), **dataclasses.asdict(code)}
+            lines.append(json.dumps(row))
+        else:
+            lines.append(line(table_row(target, case, code)))
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON object per line instead of a table")
+    parser.add_argument("--target", choices=TARGETS, action="append", help="by default all")
+    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="targets at a time")
     arguments = parser.parse_args()
-    for name, target in TARGETS.items():
-        for case in cases():
-            code = inspect(case, target)
-            if arguments.json:
-                print(
-                    json.dumps({"target": name, **dataclasses.asdict(case), **dataclasses.asdict(code)}),
-                    flush=True,
-                )
-                continue
-            layout = "channels-last" if case.channels_last else "channels-first"
-            print(
-                f"{name:7} {case.direction:8} {case.coordinate_map:6} {case.padding_mode:10} {case.dtype:8} "
-                f"C={case.channels:<2} {layout:14} registers {code.registers:3} spills {code.spills} "
-                f"shared {code.shared:5} loads {code.loads} stores {code.stores} "
-                f"{' '.join(code.reductions)} CAS {code.compare_and_swap}",
-                flush=True,
-            )
+    targets = arguments.target or list(TARGETS)
+    if not arguments.json:
+        print(line(HEADINGS), flush=True)
+    with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for lines in pool.map(report, targets, [arguments.json] * len(targets)):
+            print(*lines, sep="\n", flush=True)
 
 
 if __name__ == "__main__":

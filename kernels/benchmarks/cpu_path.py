@@ -1,97 +1,212 @@
-"""The CPU path beside PyTorch's two calls: affine_sample against affine_grid with grid_sample.
+"""The CPU path beside PyTorch compositions that compute the same: affine_grid with grid_sample, and so on.
 
-    python kernels/benchmarks/cpu_path.py [--repeats N]
+    python kernels/benchmarks/cpu_path.py [--repeats N] [--only WORD]
 
 One thread, eager, paired: the two take turns within one process, and the ratio is the median over the pairs.
 Below 2^18 elements a call's fixed cost dominates, so the difference in microseconds is given as well.
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn_kernels import affine_sample
+import stn_kernels
+from stn_kernels.splines import tps_weights
 
-SHAPES = [  # (N, C, H, W): launch-bound, digits, photographs, feature maps
-    (1, 1, 8, 8),
-    (8, 3, 32, 32),
-    (128, 1, 28, 28),
-    (64, 1, 64, 64),
-    (256, 1, 42, 42),
-    (16, 1, 128, 128),
-    (2, 3, 512, 512),
-    (4, 16, 64, 64),
-    (32, 64, 28, 28),
-    (8, 256, 14, 14),
-]
 LARGE = 2**18  # elements from which on the ratio counts
+Tensors = tuple[Tensor, ...]
 
 
-def pytorch(image: Tensor, theta: Tensor) -> Tensor:
-    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
-    return F.grid_sample(image, grid, align_corners=False)
+@dataclasses.dataclass
+class Case:
+    name: str
+    shape: tuple[int, ...]  # of the image; the output is of the same size
+    peer: Callable[..., Tensor]
+    own: Callable[..., Tensor]
+    parameters: Tensors  # what both take beside the image; they get gradients
+    channels_last: bool = False
 
 
-def ours(image: Tensor, theta: Tensor) -> Tensor:
-    return affine_sample(image, theta, (image.shape[2], image.shape[3]))
+def points(size: tuple[int, ...]) -> Tensor:
+    """The target grid in homogeneous coordinates, as a careful user keeps it: (pixels, axes + 1)."""
+    axes = len(size)
+    identity = torch.eye(axes, axes + 1)[None]
+    grid = F.affine_grid(identity, [1, 1, *size], align_corners=False).reshape(-1, axes)
+    return torch.cat([grid, torch.ones(len(grid), 1)], 1)
 
 
-def seconds(
-    call: Callable[[Tensor, Tensor], Tensor], image: Tensor, theta: Tensor, grad: Tensor | None
-) -> float:
-    image.grad = theta.grad = None
+def thetas(batch: int, axes: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.eye(axes, axes + 1) + 0.2 * torch.randn(batch, axes, axes + 1, generator=generator)
+
+
+def affine_cases() -> Iterator[Case]:
+    def peer(image: Tensor, theta: Tensor, **choices: str) -> Tensor:
+        grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+        return F.grid_sample(image, grid, align_corners=False, **choices)
+
+    def own(image: Tensor, theta: Tensor, **choices: str) -> Tensor:
+        return stn_kernels.affine_sample(image, theta, image.shape[2:], **choices)
+
+    for shape in [  # launch-bound, digits, photographs, feature maps
+        (1, 1, 8, 8),
+        (8, 3, 32, 32),
+        (128, 1, 28, 28),
+        (64, 1, 64, 64),
+        (256, 1, 42, 42),
+        (16, 1, 128, 128),
+        (2, 3, 512, 512),
+        (4, 16, 64, 64),
+        (32, 64, 28, 28),
+        (8, 256, 14, 14),
+    ]:
+        for last in (False, True) if shape[1] > 1 else (False,):
+            yield Case("affine", shape, peer, own, (thetas(shape[0]),), last)
+    for shape in [(2, 1, 64, 64, 64), (1, 16, 32, 32, 32)]:
+        yield Case("affine 3-D", shape, peer, own, (thetas(shape[0], 3),))
+    for choices in ({"mode": "nearest"}, {"mode": "bicubic"}, {"padding_mode": "reflection"}):
+
+        def peer_with(image: Tensor, theta: Tensor, choices: dict[str, str] = choices) -> Tensor:
+            return peer(image, theta, **choices)
+
+        def own_with(image: Tensor, theta: Tensor, choices: dict[str, str] = choices) -> Tensor:
+            return own(image, theta, **choices)
+
+        for shape in [(64, 1, 64, 64), (4, 16, 128, 128)]:
+            yield Case(*choices.values(), shape, peer_with, own_with, (thetas(shape[0]),))
+
+    def repeated(image: Tensor, theta: Tensor) -> Tensor:
+        batch, transforms = theta.shape[:2]
+        return peer(image.repeat_interleave(transforms, 0), theta.flatten(0, 1)).unflatten(
+            0, (batch, transforms)
+        )
+
+    for shape in [(64, 1, 64, 64), (4, 16, 128, 128)]:
+        yield Case("affine, T = 4", shape, repeated, own, (thetas(4 * shape[0]).unflatten(0, (-1, 4)),))
+
+
+def other_cases() -> Iterator[Case]:
+    for shape in [(64, 1, 64, 64), (2, 3, 512, 512), (4, 16, 128, 128)]:
+        batch, size = shape[0], shape[2:]
+        target = points(size)
+        generator = torch.Generator().manual_seed(0)
+
+        def sampled(image: Tensor, grid: Tensor) -> Tensor:
+            return F.grid_sample(image, grid.view(-1, *image.shape[2:], 2), align_corners=False)
+
+        theta = torch.eye(3) + 0.1 * torch.randn(batch, 3, 3, generator=generator)
+        yield Case(
+            "projective",
+            shape,
+            lambda image, theta, target=target: sampled(
+                image, (h := target @ theta.mT)[..., :2] / h[..., 2:]
+            ),
+            lambda image, theta: stn_kernels.projective_sample(image, theta, image.shape[2:]),
+            (theta,),
+        )
+        grid = F.affine_grid(thetas(batch), list(shape), align_corners=False)
+        yield Case(
+            "grid",
+            shape,
+            lambda image, grid: F.grid_sample(image, grid, align_corners=False),
+            stn_kernels.grid_sample,
+            (grid,),
+        )
+        shift = 0.05 * torch.randn(batch, 2, *size, generator=generator)
+        yield Case(
+            "displacement",
+            shape,
+            lambda image, shift, target=target: sampled(
+                image, target[:, :2] + shift.permute(0, 2, 3, 1).flatten(1, 2)
+            ),
+            lambda image, shift: stn_kernels.displacement_sample(image, shift, unit="normalized"),
+            (shift,),
+        )
+        basis = torch.randn(8, *size, generator=generator)
+        yield Case(
+            "basis",
+            shape,
+            lambda image, m, basis: sampled(image, torch.einsum("nad,dhw->nhwa", m, basis)),
+            stn_kernels.basis_sample,
+            (0.2 * torch.randn(batch, 2, 8, generator=generator), basis),
+        )
+        control = torch.cartesian_prod(*2 * [torch.linspace(-1, 1, 4)])
+
+        def spline(image: Tensor, source: Tensor, control: Tensor, target: Tensor = target) -> Tensor:
+            squared = (target[:, None, :2] - control).square().sum(-1)
+            features = torch.cat([0.5 * squared * squared.clamp_min(1e-30).log(), target], 1)
+            return sampled(image, features @ tps_weights(source, control).mT)
+
+        source = control + 0.05 * torch.randn(batch, 16, 2, generator=generator)
+        yield Case(
+            "tps",
+            shape,
+            spline,
+            lambda image, source, control: stn_kernels.tps_sample(
+                image, source, image.shape[2:], target_points=control
+            ),
+            (source, control),
+        )
+
+
+def seconds(call: Callable[..., Tensor], tensors: Tensors, grad: Tensor | None) -> float:
+    for tensor in tensors:
+        tensor.grad = None
     start = time.perf_counter()
-    output = call(image, theta)
+    output = call(*tensors)
     if grad is not None:
         output.backward(grad)
     return time.perf_counter() - start
 
 
-def compare(
-    shape: tuple[int, ...], channels_last: bool, backward: bool, repeats: int
-) -> tuple[float, float, float]:
+def compare(case: Case, backward: bool, repeats: int) -> tuple[float, float, float]:
     """Median times of PyTorch and ours, in seconds, and the median of the paired ratios."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    last = torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d
+    layout = last if case.channels_last else torch.contiguous_format
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(shape, generator=generator).contiguous(memory_format=layout)
-    theta = torch.eye(2, 3) + 0.2 * torch.randn(shape[0], 2, 3, generator=generator)
-    if backward:
-        image.requires_grad_()
-        theta.requires_grad_()
-    grad = torch.randn(shape, generator=generator) if backward else None
+    image = torch.randn(case.shape, generator=generator).contiguous(memory_format=layout)
+    tensors = [t.detach().clone().requires_grad_(backward) for t in (image, *case.parameters)]
+    with torch.no_grad():
+        peer, own = case.peer(*tensors), case.own(*tensors)
+    torch.testing.assert_close(own, peer, atol=1e-2, rtol=1e-2)  # the same computation, roundings apart
+    grad = torch.randn(own.shape, generator=generator) if backward else None
     pairs = []
     with torch.set_grad_enabled(backward):
         for repeat in range(-3, repeats):  # the first few warm up
-            first, second = (pytorch, ours) if repeat % 2 else (ours, pytorch)
-            times = {call: seconds(call, image, theta, grad) for call in (first, second)}
+            order = (case.peer, case.own) if repeat % 2 else (case.own, case.peer)
+            times = {call: seconds(call, tuple(tensors), grad) for call in order}
             if repeat >= 0:
-                pairs.append((times[pytorch], times[ours]))
-    peer, own = (statistics.median(p[i] for p in pairs) for i in (0, 1))
-    return peer, own, statistics.median(b / a for a, b in pairs)
+                pairs.append((times[case.peer], times[case.own]))
+    medians = [statistics.median(p[i] for p in pairs) for i in (0, 1)]
+    return medians[0], medians[1], statistics.median(b / a for a, b in pairs)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, help="pairs per case; by default 50 to 1000")
+    parser.add_argument("--only", default="", help="cases whose name holds this")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'N x C x H x W':>18}  {'layout':14} {'direction':16} {'PyTorch':>11} {'ours':>11} {'ratio':>6}")
-    for shape in SHAPES:
-        elements = torch.Size(shape).numel()
-        for channels_last in (False, True) if shape[1] > 1 else (False,):
-            for backward in (False, True):
-                repeats = arguments.repeats or max(50, min(1000, 2**27 // elements))
-                peer, own, ratio = compare(shape, channels_last, backward, repeats)
-                layout = "channels-last" if channels_last else "channels-first"
-                direction = "forward+backward" if backward else "forward"
-                row = f"{' x '.join(map(str, shape)):>18}  {layout:14} {direction:16}"
-                row += f" {peer * 1e6:8.0f} us {own * 1e6:8.0f} us {ratio:6.2f}"
-                print(row if elements >= LARGE else f"{row}  {(own - peer) * 1e6:+.0f} us", flush=True)
+    heading = f"{'case':14} {'N x C x size':>19}  {'layout':14} {'direction':16}"
+    print(f"{heading} {'PyTorch':>11} {'ours':>11} {'ratio':>6}")
+    for case in (*affine_cases(), *other_cases()):
+        if arguments.only not in case.name:
+            continue
+        elements = torch.Size(case.shape).numel()
+        for backward in (False, True):
+            repeats = arguments.repeats or max(50, min(1000, 2**27 // elements))
+            peer, own, ratio = compare(case, backward, repeats)
+            layout = "channels-last" if case.channels_last else "channels-first"
+            direction = "forward+backward" if backward else "forward"
+            row = f"{case.name:14} {' x '.join(map(str, case.shape)):>19}  {layout:14} {direction:16}"
+            row += f" {peer * 1e6:8.0f} us {own * 1e6:8.0f} us {ratio:6.2f}"
+            print(row if elements >= LARGE else f"{row}  {(own - peer) * 1e6:+.0f} us", flush=True)
 
 
 if __name__ == "__main__":

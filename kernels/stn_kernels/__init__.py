@@ -1,7 +1,29 @@
 """Fused kernels for spatial transformers: differentiable image sampling for PyTorch, written in Triton."""
 
 from . import reference
-from .functional import affine_sample, grid_sample
+from .functional import (
+    affine_sample,
+    basis_sample,
+    displacement_sample,
+    grid_sample,
+    projective_sample,
+    sample,
+    tps_sample,
+)
+from .registry import register_coordinate_map, register_sampling_kernel
+from .splatting import splat
 
-__all__ = ["affine_sample", "grid_sample", "reference"]
+__all__ = [
+    "affine_sample",
+    "basis_sample",
+    "displacement_sample",
+    "grid_sample",
+    "projective_sample",
+    "reference",
+    "register_coordinate_map",
+    "register_sampling_kernel",
+    "sample",
+    "splat",
+    "tps_sample",
+]
 __version__ = "0.1.0"

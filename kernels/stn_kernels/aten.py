@@ -10,36 +10,32 @@ see `is_safe`.
 """
 
 import functools
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .autograd import Choices
-from .reference import Size, half_extent, pixels_from_centre
+from .autograd import Choices, Gradients, Tensors, gradients
+from .reference import Size, half_extents, normalised_pixels, per_pixel, radial
 
+MODES = {"bilinear": 0, "nearest": 1, "bicubic": 2}
 PADDING_MODES = {"zeros": 0, "border": 1, "reflection": 2}
 # Far beyond any image, and far below where a coordinate times a size would overflow float32 or an integer.
 SAFE_COORDINATE = 1e6
 LARGEST_CACHED = 2**18  # pixels: 16 grids of 3 MB in float32
 
 
-def is_safe(parameters: Tensor) -> bool:
+def is_safe(numbers: Tensor) -> bool:
     """Whether every theta or grid value is finite and moderate; synchronises, so the CPU only."""
-    if parameters.numel() == 0:
+    numbers = numbers.detach()
+    planes = numbers.movedim(-1, 1) if numbers.ndim > 3 else numbers  # as `sampling_grid` lays them out
+    flat = next((t for t in (numbers, planes) if t.is_contiguous()), numbers).reshape(-1)
+    # Squares take a twentieth of the largest magnitude's time, and bound it. They propagate NaN, with which a
+    # comparison is false.
+    if float(flat @ flat) <= SAFE_COORDINATE**2:
         return True
-    # The infinity norm propagates NaN, and a comparison with NaN is false.
-    return float(torch.linalg.vector_norm(parameters.detach(), torch.inf)) <= SAFE_COORDINATE
-
-
-def computes_same(input: Tensor, parameters: Tensor) -> bool:
-    """Whether ATen's CPU sampler gives what the reference defines. It computes half-precision coordinates in
-    half precision, and non-finite ones not at all."""
-    return (
-        input.device.type == "cpu"
-        and input.dtype == parameters.dtype
-        and input.dtype in (torch.float32, torch.float64)
-        and is_safe(parameters)
-    )
+    return float(torch.linalg.vector_norm(flat, torch.inf)) <= SAFE_COORDINATE
 
 
 @functools.cache
@@ -58,18 +54,18 @@ def differentiates_twice() -> bool:
 
 
 def base_grid(size: Size, align_corners: bool, dtype: torch.dtype) -> Tensor:
-    """The target grid G of Eq. 1 in homogeneous coordinates: rows x, y, 1 of every pixel, (3, H' W')."""
-    build = cached_base_grid if size[0] * size[1] <= LARGEST_CACHED else build_base_grid
+    """The target grid G of Eq. 1 in homogeneous coordinates: rows x, y, 1 of every pixel, (3, H' W'); in 3-D
+    x, y, z, 1."""
+    build = cached_base_grid if math.prod(size) <= LARGEST_CACHED else build_base_grid
     return build(size, align_corners, dtype)
 
 
 # Not an inference tensor even under torch.inference_mode: the cache outlives the call.
 @torch.inference_mode(False)
 def build_base_grid(size: Size, align_corners: bool, dtype: torch.dtype) -> Tensor:
-    height, width = size
-    grid = torch.ones((3, height, width), dtype=dtype, device="cpu")
-    grid[0] = pixels_from_centre(width, grid) / (half_extent(width, align_corners) or 1.0)
-    grid[1] = (pixels_from_centre(height, grid) / (half_extent(height, align_corners) or 1.0))[:, None]
+    grid = torch.ones((len(size) + 1, *size), dtype=dtype, device="cpu")
+    for plane, pixels in zip(grid, normalised_pixels(size, grid, align_corners), strict=False):
+        plane[:] = pixels
     return grid.flatten(1)
 
 
@@ -84,38 +80,102 @@ def full_precision_matmul(a: Tensor, b: Tensor) -> Tensor:
     return a @ b
 
 
-def affine_grid(theta: Tensor, size: Size, align_corners: bool) -> Tensor:
-    """(N, H', W', 2) as planes: x and y are each contiguous. Differentiable."""
-    planes = full_precision_matmul(theta, base_grid(size, align_corners, theta.dtype))
-    return planes.unflatten(2, size).permute(0, 2, 3, 1)
+def combine(rows: Tensor, planes: Tensor, images: int) -> Tensor:
+    """Linear combinations (M, axes, K) of planes (K, pixels): (N, axes, transforms x pixels), so that
+    the transforms of an image follow one another."""
+    transforms = rows.shape[0] // max(images, 1)
+    grouped = rows.unflatten(0, (images, transforms)).transpose(1, 2)
+    combined = full_precision_matmul(grouped.reshape(-1, rows.shape[2]), planes)
+    return combined.view(images, rows.shape[1], transforms * planes.shape[1])
 
 
-def affine_grid_backward(grad_grid: Tensor, size: Size, align_corners: bool) -> Tensor:
-    """The gradient of `affine_grid` for theta: (N, H', W', 2) -> (N, 2, 3)."""
-    base = base_grid(size, align_corners, grad_grid.dtype)
-    return full_precision_matmul(grad_grid.flatten(1, 2).mT, base.T)
+def sampling_grid(tensors: Tensors, choices: Choices) -> Tensor | None:
+    """Normalised coordinates as planes, x, y and z each contiguous, with an image's transforms stacked:
+    (N, transforms x H', W', 2), or 3-D. Differentiable. None where there are none."""
+    input, parameters, shared, _ = tensors
+    size, map, align_corners = choices.size, choices.coordinate_map, choices.align_corners
+    images, axes = input.shape[0], len(size)
+    stacked = (parameters.shape[0] // max(images, 1) * size[0], *size[1:])
+    if map == "grid":
+        return parameters.reshape(images, *stacked, axes)
+    base = base_grid(size, align_corners, parameters.dtype)
+    if map == "affine":
+        planes = combine(parameters, base, images)
+    elif map == "projective":
+        homogeneous = combine(parameters, base, images)
+        planes = homogeneous[:, :axes] / homogeneous[:, axes:]
+    elif map == "basis" and shared is not None:
+        planes = combine(parameters, shared.flatten(1), images)
+    elif map == "tps" and shared is not None:
+        squared = (base[:2] - shared[..., None]).square().sum(1)  # (K, pixels)
+        planes = combine(parameters, torch.cat([radial(squared), base]), images)
+    elif map in ("displacement", "normalised_displacement"):
+        displacement = parameters
+        if map == "displacement":
+            extents = half_extents(tuple(input.shape[2:]), align_corners)
+            if 0 in extents:
+                return None  # one pixel under align_corners=True: no normalised coordinate leaves it
+            displacement = displacement / per_pixel(displacement.new_tensor(extents), axes)
+        planes = displacement.unflatten(0, (images, -1)).transpose(1, 2).flatten(3) + base[:axes, None]
+    else:
+        return None
+    return planes.reshape(images, axes, *stacked).movedim(1, -1)
 
 
-def sampling_grid(parameters: Tensor, choices: Choices) -> Tensor:
-    if choices.coordinate_map == "grid":
-        return parameters
-    return affine_grid(parameters, choices.size, choices.align_corners)
+def checked_grid(tensors: Tensors, choices: Choices) -> Tensor | None:
+    """`sampling_grid`, where ATen's CPU sampler gives what the reference defines. It computes half-precision
+    coordinates in half precision, and non-finite ones not at all."""
+    input, parameters, shared, _ = tensors
+    if (
+        input.device.type != "cpu"
+        or input.dtype not in (torch.float32, torch.float64)
+        or not parameters.numel()
+        or any(t is not None and t.dtype != input.dtype for t in (parameters, shared))
+        or choices.mode not in MODES
+        or choices.padding_mode not in PADDING_MODES
+        or (choices.mode == "bicubic" and input.ndim == 5)
+    ):
+        return None
+    if choices.coordinate_map == "affine":  # theta is smaller than the grid, and bounds it
+        return sampling_grid(tensors, choices) if is_safe(parameters) else None
+    grid = sampling_grid(tensors, choices)
+    return grid if grid is not None and is_safe(grid) else None
 
 
-def sample(input: Tensor, parameters: Tensor, choices: Choices) -> Tensor:
-    """Bilinear sampling by ATen, differentiable where autograd watches."""
-    grid, padding = sampling_grid(parameters, choices), PADDING_MODES[choices.padding_mode]
-    return torch.grid_sampler(input, grid, 0, padding, choices.align_corners)
+def sample(tensors: Tensors, choices: Choices) -> Tensor | None:
+    """Sampling by ATen, differentiable where autograd watches. None where ATen does not compute it."""
+    grid = checked_grid(tensors, choices)
+    if grid is None:
+        return None
+    mode, padding = MODES[choices.mode], PADDING_MODES[choices.padding_mode]
+    output = torch.grid_sampler(tensors[0], grid, mode, padding, choices.align_corners)
+    if tensors[1].shape[0] == tensors[0].shape[0]:
+        return output
+    return output.unflatten(2, (-1, choices.size[0])).transpose(1, 2).flatten(0, 1).contiguous()
 
 
 def sample_backward(
-    grad_output: Tensor, input: Tensor, parameters: Tensor, choices: Choices, need_input: bool
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `sample` for image and parameters; the image's is undefined unless needed."""
-    grid, padding = sampling_grid(parameters, choices), PADDING_MODES[choices.padding_mode]
-    grad_input, grad_grid = torch.ops.aten.grid_sampler_2d_backward(
-        grad_output, input, grid, 0, padding, choices.align_corners, (need_input, True)
-    )
-    if choices.coordinate_map == "grid":
-        return grad_input, grad_grid
-    return grad_input, affine_grid_backward(grad_grid, choices.size, choices.align_corners)
+    grad_output: Tensor, tensors: Tensors, choices: Choices, needs: Sequence[bool]
+) -> Gradients | None:
+    """Gradients of `sample` for its tensors, None where not needed. None where ATen does not compute them."""
+    input, parameters, shared, _ = tensors
+    grid = checked_grid(tensors, choices)
+    if grid is None:
+        return None
+    if grad_output.shape[0] != input.shape[0]:
+        grad_output = grad_output.unflatten(0, (input.shape[0], -1)).transpose(1, 2).flatten(2, 3)
+    operators = torch.ops.aten
+    backward = operators.grid_sampler_2d_backward if input.ndim == 4 else operators.grid_sampler_3d_backward
+    mode, padding = MODES[choices.mode], PADDING_MODES[choices.padding_mode]
+    mask = (needs[0], any(needs[1:]))
+    grad_input, grad_grid = backward(grad_output, input, grid, mode, padding, choices.align_corners, mask)
+    if not mask[1]:
+        return grad_input, None, None, None
+
+    def function(parameters: Tensor, shared: Tensor | None = None) -> Tensor:
+        grid = sampling_grid((input, parameters, shared, None), choices)
+        assert grid is not None
+        return grid
+
+    grads = gradients(function, [parameters] if shared is None else [parameters, shared], grad_grid)
+    return grad_input, grads[0], grads[1] if shared is not None else None, None

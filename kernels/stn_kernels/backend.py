@@ -41,5 +41,6 @@ def result_format(input: torch.Tensor) -> torch.memory_format:
     The kernels write channels-last where the input is. ATen writes contiguous tensors only, and to turn them
     round would cost the CPU more than a tenth of the sampling.
     """
-    channels_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
-    return torch.channels_last if channels_last and runs_kernels(input.device) else torch.contiguous_format
+    last = torch.channels_last if input.ndim == 4 else torch.channels_last_3d
+    is_last = input.is_contiguous(memory_format=last) and not input.is_contiguous()
+    return last if is_last and runs_kernels(input.device) else torch.contiguous_format

@@ -2,167 +2,169 @@
 
 A map is a pair of `@triton.jit` functions, and a twin in `reference.py`:
 
-    map(parameters_ptr, strides, n, row, column, inside, input_size, output_size, ALIGN_CORNERS, COMPUTE)
-        -> offset_x, offset_y: source pixels relative to the centre of the input, one per output pixel
-    map_vjp(grad_parameters_ptr, n, tile, tiles, row, column, inside, grad_x, grad_y, input_size, output_size,
-            ALIGN_CORNERS, COMPUTE)
-        receives dL/d(offset) for a tile of output pixels and stores its share of dL/d(parameters)
+    map(parameters, shared, target, extents, AXES, COMPUTE)
+        -> offsets (x, y, z): source pixels relative to the centre of the input, one per output pixel
 
-Sizes are (height, width); row, column and inside are blocks [P], the pixels of one tile, of which `inside`
-are in the output. `reference.py` says why coordinates are relative to the centre.
+    parameters      (pointer, strides) of one transform's parameters
+    shared          (pointer, length, strides) of what all transforms share; length is its first dimension
+    target          of the output pixels of a tile, blocks [P]: their positions (x, y, z) in pixels from the
+                    centre of the output, their indices (x, y, z), and which of them exist
+    extents         of the input and of the output: pixels (x, y, z) from the centre to the coordinate 1
+    AXES, COMPUTE   2 or 3; tl.float32 or tl.float64, in which coordinates are computed
 
-A map whose parameters belong to a sample rather than to a pixel (theta) stores one row of partial sums per
-tile; `launch.py` adds the rows in a fixed order. That needs no atomics and gives the same bits on every run.
+In 2-D the z of a target is 0 and the z of offsets is not looked at. The vector-Jacobian product receives
+dL/d(offset), (x, y, z) blocks [P], zero at pixels that do not exist. Parameters of a transform are summed
+over its pixels, and
+
+    map_vjp(grad, lane, parameters, shared, target, extents, NEED_SHARED, AXES, COMPUTE) -> sums, one per lane
+
+returns a row of sums: entry i of the row is dL/d(parameter i), counted in row-major order. If NEED_SHARED,
+the gradient of `shared` follows in the same row. `launch_backward.py` adds up the rows of all programs in a
+fixed order: no atomics, and the same bits on every run. Maps with parameters for each pixel have instead
+
+    map_vjp(grad, gradient, target, extents, AXES, COMPUTE)
+
+which stores them at `gradient`, (pointer, strides). What all transforms share but belongs to pixels (a basis)
+is added to, one transform after another, by
+
+    map_shared_vjp(grad, gradient, parameters, shared, target, extents, AXES, COMPUTE)
+
+This file holds what every map may use, and the maps of matrices. `reference.py` says why coordinates are
+relative to the centre.
 """
 
 import triton
 import triton.language as tl
+from triton.language import constexpr
 
 
 @triton.jit
-def half_extent(size, ALIGN_CORNERS: tl.constexpr, COMPUTE: tl.constexpr):
-    """Pixels from the centre of the image to the coordinate 1."""
-    if ALIGN_CORNERS:
-        extent = tl.cast(size - 1, COMPUTE) * 0.5
-    else:
-        extent = tl.cast(size, COMPUTE) * 0.5
-    return extent
-
-
-@triton.jit
-def centre(size, COMPUTE: tl.constexpr):
-    """Pixel coordinate of the centre of the image."""
-    return tl.cast(size - 1, COMPUTE) * 0.5
-
-
-@triton.jit
-def ratio(numerator, denominator, COMPUTE: tl.constexpr):
-    """numerator / denominator, correctly rounded (so x / x is 1), and 0 where the denominator is."""
-    divisor = tl.where(denominator == 0, 1.0, denominator)
+def divide(numerator, denominator, COMPUTE: constexpr):
+    """Correctly rounded, so that x / x is 1 on every device."""
     if COMPUTE == tl.float64:
-        quotient = numerator / divisor
+        quotient = numerator / denominator
     else:
-        quotient = tl.div_rn(numerator, divisor)
+        quotient = tl.div_rn(numerator, denominator)
+    return quotient
+
+
+@triton.jit
+def ratio(numerator, denominator, COMPUTE: constexpr):
+    """numerator / denominator, and 0 where the denominator is: the half extent of a single pixel."""
+    quotient = divide(numerator, tl.where(denominator == 0, 1.0, denominator), COMPUTE)
     return tl.where(denominator == 0, 0.0, quotient)
 
 
 @triton.jit
-def affine_scales(input_size, output_size, ALIGN_CORNERS: tl.constexpr, COMPUTE: tl.constexpr):
-    """What turns theta's six numbers into pixels: (x <- x), (x <- y), x; (y <- x), (y <- y), y."""
-    source_x = half_extent(input_size[1], ALIGN_CORNERS, COMPUTE)
-    source_y = half_extent(input_size[0], ALIGN_CORNERS, COMPUTE)
-    target_x = half_extent(output_size[1], ALIGN_CORNERS, COMPUTE)
-    target_y = half_extent(output_size[0], ALIGN_CORNERS, COMPUTE)
-    return (
-        ratio(source_x, target_x, COMPUTE),
-        ratio(source_x, target_y, COMPUTE),
-        source_x,
-        ratio(source_y, target_x, COMPUTE),
-        ratio(source_y, target_y, COMPUTE),
-        source_y,
-    )
+def entry(parameters, row, column, COMPUTE: constexpr):
+    """One number of a matrix of parameters."""
+    pointer, strides = parameters
+    return tl.load(pointer + row * strides[0] + column * strides[1]).to(COMPUTE)
 
 
 @triton.jit
-def affine(
-    parameters_ptr,
-    strides,
-    n,
-    row,
-    column,
-    inside,
-    input_size,
-    output_size,
-    ALIGN_CORNERS: tl.constexpr,
-    COMPUTE: tl.constexpr,
-):
-    """Eq. 1 with theta (N, 2, 3)."""
-    xx, xy, x, yx, yy, y = affine_scales(input_size, output_size, ALIGN_CORNERS, COMPUTE)
-    first = parameters_ptr + n * strides[0]
-    second = first + strides[1]
-    t11 = tl.load(first).to(COMPUTE)
-    t12 = tl.load(first + strides[2]).to(COMPUTE)
-    t13 = tl.load(first + 2 * strides[2]).to(COMPUTE)
-    t21 = tl.load(second).to(COMPUTE)
-    t22 = tl.load(second + strides[2]).to(COMPUTE)
-    t23 = tl.load(second + 2 * strides[2]).to(COMPUTE)
+def place(lane, index, value):
+    """`value` in one lane of a row of sums, and zeros."""
+    return tl.where(lane == index, value, 0.0)
 
-    target_x = column.to(COMPUTE) - centre(output_size[1], COMPUTE)
-    target_y = row.to(COMPUTE) - centre(output_size[0], COMPUTE)
-    offset_x = t11 * xx * target_x + (t12 * xy * target_y + t13 * x)
-    offset_y = t21 * yx * target_x + (t22 * yy * target_y + t23 * y)
-    return offset_x, offset_y
+
+@triton.jit
+def linear(parameters, row, column, source, target, extents, AXES: constexpr, COMPUTE: constexpr):
+    """`source` times one row of Eq. 1, which begins at a column of the parameters; its constant is last."""
+    positions, _, _ = target
+    _, to = extents
+    total = entry(parameters, row, column + AXES, COMPUTE) * source
+    if AXES == 3:
+        total = (
+            entry(parameters, row, column + 2, COMPUTE) * ratio(source, to[2], COMPUTE) * positions[2] + total
+        )
+    total = entry(parameters, row, column + 1, COMPUTE) * ratio(source, to[1], COMPUTE) * positions[1] + total
+    return entry(parameters, row, column, COMPUTE) * ratio(source, to[0], COMPUTE) * positions[0] + total
+
+
+@triton.jit
+def linear_vjp(grad, lane, first, source, target, extents, AXES: constexpr, COMPUTE: constexpr):
+    """The sums for the numbers of that row, from lane `first` on."""
+    positions, _, _ = target
+    _, to = extents
+    sums = place(lane, first, tl.sum(grad * positions[0]) * ratio(source, to[0], COMPUTE))
+    sums += place(lane, first + 1, tl.sum(grad * positions[1]) * ratio(source, to[1], COMPUTE))
+    if AXES == 3:
+        sums += place(lane, first + 2, tl.sum(grad * positions[2]) * ratio(source, to[2], COMPUTE))
+    return sums + place(lane, first + AXES, tl.sum(grad) * source)
+
+
+@triton.jit
+def affine(parameters, shared, target, extents, AXES: constexpr, COMPUTE: constexpr):
+    """Eq. 1: theta (2, 3), in 3-D (3, 4)."""
+    source, _ = extents
+    x = linear(parameters, 0, 0, source[0], target, extents, AXES, COMPUTE)
+    y = linear(parameters, 1, 0, source[1], target, extents, AXES, COMPUTE)
+    z = y
+    if AXES == 3:
+        z = linear(parameters, 2, 0, source[2], target, extents, AXES, COMPUTE)
+    return x, y, z
 
 
 @triton.jit
 def affine_vjp(
-    grad_parameters_ptr,
-    n,
-    tile,
-    tiles,
-    row,
-    column,
-    inside,
-    grad_x,
-    grad_y,
-    input_size,
-    output_size,
-    ALIGN_CORNERS: tl.constexpr,
-    COMPUTE: tl.constexpr,
+    grad,
+    lane,
+    parameters,
+    shared,
+    target,
+    extents,
+    NEED_SHARED: constexpr,
+    AXES: constexpr,
+    COMPUTE: constexpr,
 ):
-    """dL/dA = sum over pixels of dL/d(offset) times (x, y, 1) of the target: partial sums, (N, tiles, 6)."""
-    xx, xy, x, yx, yy, y = affine_scales(input_size, output_size, ALIGN_CORNERS, COMPUTE)
-    target_x = column.to(COMPUTE) - centre(output_size[1], COMPUTE)
-    target_y = row.to(COMPUTE) - centre(output_size[0], COMPUTE)
-    partial = grad_parameters_ptr + (n * tiles + tile) * 6
-    tl.store(partial, tl.sum(grad_x * target_x) * xx)
-    tl.store(partial + 1, tl.sum(grad_x * target_y) * xy)
-    tl.store(partial + 2, tl.sum(grad_x) * x)
-    tl.store(partial + 3, tl.sum(grad_y * target_x) * yx)
-    tl.store(partial + 4, tl.sum(grad_y * target_y) * yy)
-    tl.store(partial + 5, tl.sum(grad_y) * y)
+    """dL/dA = sum over pixels of dL/d(offset) times (x, y, 1) of the target."""
+    source, _ = extents
+    sums = linear_vjp(grad[0], lane, 0, source[0], target, extents, AXES, COMPUTE)
+    sums += linear_vjp(grad[1], lane, AXES + 1, source[1], target, extents, AXES, COMPUTE)
+    if AXES == 3:
+        sums += linear_vjp(grad[2], lane, 8, source[2], target, extents, AXES, COMPUTE)
+    return sums
 
 
 @triton.jit
-def grid(
-    parameters_ptr,
-    strides,
-    n,
-    row,
-    column,
-    inside,
-    input_size,
-    output_size,
-    ALIGN_CORNERS: tl.constexpr,
-    COMPUTE: tl.constexpr,
-):
-    """A sampling grid (N, H', W', 2) of normalised coordinates, read pixel by pixel."""
-    point = parameters_ptr + n * strides[0] + row * strides[1] + column * strides[2]
-    both = point[:, None] + tl.arange(0, 2)[None, :] * strides[3]
-    x, y = tl.split(tl.load(both, mask=inside[:, None], other=0.0).to(COMPUTE))
-    offset_x = x * half_extent(input_size[1], ALIGN_CORNERS, COMPUTE)
-    offset_y = y * half_extent(input_size[0], ALIGN_CORNERS, COMPUTE)
-    return offset_x, offset_y
+def projective(parameters, shared, target, extents, AXES: constexpr, COMPUTE: constexpr):
+    """Eq. 1 in homogeneous coordinates, divided by the last row: theta (3, 3), in 3-D (4, 4)."""
+    x, y, z = affine(parameters, shared, target, extents, AXES, COMPUTE)
+    w = linear(parameters, AXES, 0, 1.0, target, extents, AXES, COMPUTE)
+    return divide(x, w, COMPUTE), divide(y, w, COMPUTE), divide(z, w, COMPUTE)
 
 
 @triton.jit
-def grid_vjp(
-    grad_parameters_ptr,
-    n,
-    tile,
-    tiles,
-    row,
-    column,
-    inside,
-    grad_x,
-    grad_y,
-    input_size,
-    output_size,
-    ALIGN_CORNERS: tl.constexpr,
-    COMPUTE: tl.constexpr,
+def quotient_vjp(grad, offset, w):
+    """Gradients of numerator and denominator of offset = numerator / w. Where no gradient arrives none is
+    handed on, even if w is zero."""
+    numerator = tl.where(grad == 0, 0.0, grad / w)
+    return numerator, tl.where(numerator == 0, 0.0, -numerator * offset)
+
+
+@triton.jit
+def projective_vjp(
+    grad,
+    lane,
+    parameters,
+    shared,
+    target,
+    extents,
+    NEED_SHARED: constexpr,
+    AXES: constexpr,
+    COMPUTE: constexpr,
 ):
-    """The chain rule through the scaling: (N, H', W', 2), contiguous, one pair per pixel."""
-    grad_x *= half_extent(input_size[1], ALIGN_CORNERS, COMPUTE)
-    grad_y *= half_extent(input_size[0], ALIGN_CORNERS, COMPUTE)
-    point = grad_parameters_ptr + ((n * output_size[0] + row) * output_size[1] + column) * 2
-    tl.store(point[:, None] + tl.arange(0, 2)[None, :], tl.join(grad_x, grad_y), mask=inside[:, None])
+    """As `affine_vjp`, through the quotient."""
+    x, y, z = projective(parameters, shared, target, extents, AXES, COMPUTE)
+    w = linear(parameters, AXES, 0, 1.0, target, extents, AXES, COMPUTE)
+    grad_x, grad_w = quotient_vjp(grad[0], x, w)
+    grad_y, grad_w_of_y = quotient_vjp(grad[1], y, w)
+    grad_w += grad_w_of_y
+    grad_z = grad_y
+    if AXES == 3:
+        grad_z, grad_w_of_z = quotient_vjp(grad[2], z, w)
+        grad_w += grad_w_of_z
+    grads = (grad_x, grad_y, grad_z)
+    sums = affine_vjp(grads, lane, parameters, shared, target, extents, NEED_SHARED, AXES, COMPUTE)
+    return sums + linear_vjp(grad_w, lane, AXES * (AXES + 1), 1.0, target, extents, AXES, COMPUTE)

@@ -1,90 +1,89 @@
-"""The forward template: Eq. 3 for any coordinate map, sampling kernel, padding and layout.
+"""The forward template: Eq. 3 for any coordinate map, sampling kernel, padding, dimension and layout.
 
-A program owns a tile of P output pixels of one image and a run of channels. It computes the coordinates of
-its pixels once, then walks through its channels in blocks [P, BLOCK_C].
+A program owns a tile of P output pixels of one transform and a run of channels. It computes the coordinates
+of its pixels once, then walks through its channels in blocks [P, BLOCK_C].
 """
 
 import triton
 import triton.language as tl
+from triton.language import constexpr
 
-from .template import channel_offset, pixel_offset, sample_points
+from .template import half_extents, pointers, sample_points, tap, target_points, tile_pixels
 
 
 @triton.jit
 def sample_forward_kernel(
-    output_ptr,  # (N, C, H', W')
-    input_ptr,  # (N, C, H, W)
-    parameters_ptr,  # the coordinate map's
-    output_strides,  # n, c, y, x
-    input_strides,
-    parameters_strides,  # up to four, in the order of its dimensions
-    output_size,  # H', W'
-    input_size,  # H, W
+    output,  # (M, C, D', H', W'): pointer, strides
+    input,  # (N, C, D, H, W): pointer, strides
+    parameters,  # the coordinate map's, (M, ...): pointer, stride of M, strides of one transform's
+    shared,  # the coordinate map's, for all transforms: pointer, length, strides
+    fill_ptr,  # (C,) of dtype COMPUTE; read under "constant" only
+    sizes,  # (D, H, W), (D', H', W')
+    transforms,  # M / N, of each image
     channels,  # C / CHANNEL_UNIT
-    tiles,  # of an image
+    tiles,  # of an output
     tiles_x,  # in a row of tiles
     channel_groups,  # programs that share a tile, each with channels of its own
     blocks_per_group,  # of BLOCK_C channels
-    COORDINATE_MAP: tl.constexpr,
-    KERNEL: tl.constexpr,
-    PADDING: tl.constexpr,
-    TAPS: tl.constexpr,
-    ALIGN_CORNERS: tl.constexpr,
-    TILE_Y: tl.constexpr,
-    TILE_X: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    CHANNEL_UNIT: tl.constexpr,
-    OUTPUT_VECTOR: tl.constexpr,
-    INPUT_VECTOR: tl.constexpr,
-    INDEX: tl.constexpr,
-    COMPUTE: tl.constexpr,
+    COORDINATE_MAP: constexpr,
+    KERNEL: constexpr,
+    FIRST_TAP: constexpr,
+    TAPS: constexpr,
+    PADDING: constexpr,
+    ALIGN_CORNERS: constexpr,
+    AXES: constexpr,
+    TILE_Y: constexpr,
+    TILE_X: constexpr,
+    BLOCK_C: constexpr,
+    CHANNEL_UNIT: constexpr,
+    OUTPUT_VECTOR: constexpr,
+    INPUT_VECTOR: constexpr,
+    UNROLLED_ROWS: constexpr,  # of taps
+    INDEX: constexpr,
+    COMPUTE: constexpr,
 ):
     program = tl.program_id(0)
     tile = program % tiles
     group = program // tiles % channel_groups
-    n = (program // tiles // channel_groups).to(INDEX)
+    m = (program // tiles // channel_groups).to(INDEX)
+    n = m // transforms
+    input_size, output_size = sizes
 
-    row, column, inside, taps_x, taps_y, undefined = sample_points(  # [P]
-        parameters_ptr,
-        parameters_strides,
-        n,
-        tile,
-        tiles_x,
-        input_size,
-        output_size,
-        COORDINATE_MAP,
-        PADDING,
-        TAPS,
-        ALIGN_CORNERS,
-        TILE_Y,
-        TILE_X,
-        INDEX,
-        COMPUTE,
+    pixel, inside = tile_pixels(tile, tiles_x, output_size, TILE_Y, TILE_X, AXES, INDEX)  # [P]
+    target = target_points(pixel, inside, output_size, COMPUTE)
+    own = (parameters[0] + m * parameters[1], parameters[2])
+    extents = half_extents(sizes, ALIGN_CORNERS, COMPUTE)
+    offsets = COORDINATE_MAP(own, shared, target, extents, AXES, COMPUTE)
+    taps, undefined, outside = sample_points(
+        offsets, extents[0], input_size, FIRST_TAP, PADDING, TAPS, AXES, COMPUTE
     )
-    first_x, distance_x, _ = taps_x
-    first_y, distance_y, _ = taps_y
+    sampled = inside & ~undefined & ~outside
 
-    target = pixel_offset(n, row, column, output_strides, OUTPUT_VECTOR)
+    ROWS: constexpr = TAPS if AXES == 2 else TAPS * TAPS  # of taps along x
     first_block = group * blocks_per_group
     for block in range(first_block, first_block + blocks_per_group):
         channel = (block * BLOCK_C + tl.arange(0, BLOCK_C)).to(INDEX)
-        valid = inside[:, None] & (channel < channels * CHANNEL_UNIT)[None, :]
-        input_channel = channel_offset(channel, input_strides, INPUT_VECTOR)
-        output_channel = channel_offset(channel, output_strides, OUTPUT_VECTOR)
+        exists = channel < channels * CHANNEL_UNIT
 
         total = tl.zeros([TILE_Y * TILE_X, BLOCK_C], COMPUTE)
-        for j in tl.static_range(TAPS):
-            y = first_y + j
-            weight_y = KERNEL(distance_y - j)
+        for row in tl.range(0, ROWS, loop_unroll_factor=UNROLLED_ROWS):
+            y, valid_row, distance = tap(taps[1], row % TAPS, input_size[1], PADDING, TAPS, ALIGN_CORNERS)
+            weight_row = KERNEL(distance)
+            z = y
+            if AXES == 3:
+                z, valid, distance = tap(taps[2], row // TAPS, input_size[0], PADDING, TAPS, ALIGN_CORNERS)
+                valid_row = valid_row & valid
+                weight_row = weight_row * KERNEL(distance)
             for i in tl.static_range(TAPS):
-                x = first_x + i
-                weight = weight_y * KERNEL(distance_x - i)
-                in_image = (x >= 0) & (x < input_size[1]) & (y >= 0) & (y < input_size[0]) & ~undefined
-                tap = pixel_offset(n, y.to(INDEX), x.to(INDEX), input_strides, INPUT_VECTOR)
-                pixels = input_ptr + tap[:, None] + input_channel[None, :]
-                value = tl.load(pixels, mask=valid & in_image[:, None], other=0.0)
-                total += weight[:, None] * value.to(COMPUTE)
+                x, valid, distance = tap(taps[0], i, input_size[2], PADDING, TAPS, ALIGN_CORNERS)
+                weight = weight_row * KERNEL(distance)
+                pixels = pointers(input, n, x, y, z, channel, INPUT_VECTOR, AXES, INDEX)
+                mask = (sampled & valid & valid_row)[:, None] & exists[None, :]
+                total += weight[:, None] * tl.load(pixels, mask=mask, other=0.0).to(COMPUTE)
 
+        if PADDING == "constant":
+            fill = tl.load(fill_ptr + channel, mask=exists, other=0.0)
+            total = tl.where(outside[:, None], fill[None, :], total)
         total = tl.where(undefined[:, None], float("nan"), total)
-        pixels = output_ptr + target[:, None] + output_channel[None, :]
-        tl.store(pixels, total.to(output_ptr.dtype.element_ty), mask=valid)
+        pixels = pointers(output, m, pixel[0], pixel[1], pixel[2], channel, OUTPUT_VECTOR, AXES, INDEX)
+        tl.store(pixels, total.to(output[0].dtype.element_ty), mask=inside[:, None] & exists[None, :])

@@ -1,6 +1,8 @@
-"""The public functions: plain Python that checks its arguments and chooses what computes the result."""
+"""The public functions: plain Python that checks its arguments and chooses what computes the result.
 
-import numbers
+What they all take is said once, in `grid_sample`.
+"""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,15 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import aten, reference
-from .autograd import Choices
+from . import aten, checks, registry
+from .autograd import Choices, Tensors, sample_reference
 from .backend import runs_kernels
-from .reference import Size
-
-MODES = tuple(reference.SAMPLING_KERNELS)
-PADDING_MODES = tuple(reference.PADDINGS)
-HALF = (torch.float16, torch.bfloat16)
-DTYPES = (*HALF, torch.float32, torch.float64)
+from .reference import compute_dtype
+from .splines import tps_weights
 
 
 def grid_sample(
@@ -25,6 +23,9 @@ def grid_sample(
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool | None = False,
+    *,
+    fill_value: float | Tensor = 0.0,
+    deterministic: bool | None = None,
 ) -> Tensor:
     """Samples an image at the points of a grid: Eq. 3 of the paper, `torch.nn.functional.grid_sample`'s twin.
 
@@ -32,31 +33,42 @@ def grid_sample(
     import is the whole migration.
 
     Args:
-        input: (N, C, H, W), any strides; float16, bfloat16, float32 or float64.
-        grid: (N, H', W', 2), normalised source coordinates, x before y, -1 and 1 at the borders of the image.
-            Of input's dtype, or float32 beside a float16 or bfloat16 input.
-        mode: "bilinear" (Eq. 5).
-        padding_mode: what lies outside the image: "zeros", "border" (its border pixels) or "reflection".
+        input: (N, C, H, W) or (N, C, D, H, W), any strides; float16, bfloat16, float32 or float64.
+        grid: (N, H', W', 2) or (N, D', H', W', 3), normalised source coordinates, x before y before z, -1 and
+            1 at the borders of the image. Of input's dtype, or float32 beside a float16 or bfloat16 input.
+            With T grids for each image (N, T, H', W', 2); one image (1, C, H, W) serves any number of grids.
+        mode: "nearest" (of two equally near pixels the even one), "integer" (Eq. 4), "bilinear" (Eq. 5; in
+            3-D trilinear), "bicubic" (Keys, a = -0.75; in 3-D tricubic), or a registered sampling kernel.
+        padding_mode: what lies outside the image: "zeros", "border" (its border pixels), "reflection", or
+            "constant": `fill_value` where the coordinate leaves the image, beyond -1 or 1; inside, taps over
+            the edge are border pixels.
         align_corners: whether -1 and 1 are the centres (True) or the outer edges (False) of the border
             pixels.
+        fill_value: for "constant", a number or one for each channel, (C,).
+        deterministic: whether the image's gradient is the same bits on every run, at some cost on a GPU.
+            None: as `torch.use_deterministic_algorithms` says. Everything else is so always.
 
     Returns:
-        (N, C, H', W') in input's dtype; from the kernels, channels-last where input is. Differentiable in
-        input and grid. A NaN coordinate gives NaN; an infinite one is outside the image (under reflection,
-        NaN).
+        (N, C, H', W') or (N, C, D', H', W') in input's dtype, with T grids (N, T, C, H', W'); from the
+        kernels, channels-last where input is. Differentiable in input, grid and fill_value. A NaN coordinate
+        gives NaN; an infinite one is outside the image (under reflection, NaN).
 
     Raises:
         TypeError: an argument is not what it should be: a tensor, a floating dtype, a string, a matching
             dtype.
         ValueError: a wrong shape, batch, device or name; the message says which argument, and what came.
 
-    Taught in chapter 03.
+    Taught in chapters 03 and 04.
     """
-    check_image(input)
-    check_parameters(grid, "grid", input, (None, None, 2), "(N, H', W', 2)")
-    size = check_size(grid.shape[1:3], "grid's H' and W'")
-    choices = Choices(size, "grid", *check_choices(mode, padding_mode, align_corners))
-    return sample(input, grid, choices)
+    axes = checks.check_image(input)
+    expected = "(N, H', W', 2)" if axes == 2 else "(N, D', H', W', 3)"
+    checks.check_tensor(grid, "grid", expected)
+    if grid.ndim not in (axes + 2, axes + 3) or grid.shape[-1] != axes:
+        several = expected.replace("(N, ", "(N, T, ")
+        raise ValueError(f"grid should have shape {expected} or {several}, not {tuple(grid.shape)}")
+    size = checks.check_size(grid.shape[-1 - axes : -1], "grid's size", axes)
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    return warp(input, grid, "grid", None, Choices(size, "grid", *choices), fill_value)
 
 
 def affine_sample(
@@ -67,6 +79,8 @@ def affine_sample(
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool | None = False,
+    fill_value: float | Tensor = 0.0,
+    deterministic: bool | None = None,
 ) -> Tensor:
     """Warps an image by an affine map: Eqs. 1 and 3 of the paper in one step.
 
@@ -74,64 +88,270 @@ def affine_sample(
     is used, so that no grid is stored, forward or backward.
 
     Args:
-        input: (N, C, H, W), any strides; float16, bfloat16, float32 or float64.
-        theta: (N, 2, 3), from target to source, both normalised: (x, y)_source = theta (x, y, 1)_target. Of
-            input's dtype, or float32 beside a float16 or bfloat16 input.
-        size: (H', W') of the output, in pixels.
-        mode, padding_mode, align_corners: as in `grid_sample`.
+        input: (N, C, H, W) or (N, C, D, H, W), as in `grid_sample`.
+        theta: (N, 2, 3), in 3-D (N, 3, 4), from target to source, both normalised: (x, y)_source = theta (x,
+            y, 1)_target. Of input's dtype, or float32 beside a float16 or bfloat16 input. With T transforms
+            for each image (N, T, 2, 3); one image (1, C, H, W) serves any number of thetas.
+        size: (H', W') or (D', H', W') of the output, in pixels.
+        mode, padding_mode, align_corners, fill_value, deterministic: as in `grid_sample`.
 
     Returns:
-        (N, C, H', W') in input's dtype; from the kernels, channels-last where input is. Differentiable in
-        input and theta. With the identity as theta and size (H, W), the kernels return the input exactly.
+        (N, C, H', W') in input's dtype, with T transforms (N, T, C, H', W'); from the kernels, channels-last
+        where input is. Differentiable in input, theta and fill_value. With the identity as theta and size
+        (H, W), the kernels return the input exactly.
 
     Raises:
         TypeError, ValueError: as in `grid_sample`.
 
     Taught in chapters 02 and 03.
     """
-    check_image(input)
-    check_parameters(theta, "theta", input, (2, 3), "(N, 2, 3)")
-    size = check_size(size, "size")
-    choices = Choices(size, "affine", *check_choices(mode, padding_mode, align_corners))
-    return sample(input, theta, choices)
+    size = checks.check_size(size, "size", checks.check_image(input))
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    return warp(input, theta, "theta", None, Choices(size, "affine", *choices), fill_value)
 
 
-# --- which implementation ----------------------------------------------------------------------------------
+def projective_sample(
+    input: Tensor,
+    theta: Tensor,
+    size: Sequence[int],
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool | None = False,
+    fill_value: float | Tensor = 0.0,
+    deterministic: bool | None = None,
+) -> Tensor:
+    """Warps an image by a projective map (a homography), which `affine_sample` does by an affine one.
+
+    Args:
+        theta: (N, 3, 3), in 3-D (N, 4, 4), from target to source, both normalised: (x, y, w) = theta (x, y,
+            1)_target, and the source is at (x / w, y / w). With T transforms for each image (N, T, 3, 3).
+            Where w is 0 the source is infinite; where it is negative, behind the viewer, it is sampled all
+            the same.
+        others, returns, raises: as in `affine_sample`.
+    """
+    size = checks.check_size(size, "size", checks.check_image(input))
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    return warp(input, theta, "theta", None, Choices(size, "projective", *choices), fill_value)
 
 
-def sample(input: Tensor, parameters: Tensor, choices: Choices) -> Tensor:
-    """Runs an operation whose arguments were checked one by one."""
-    if parameters.dtype != input.dtype:
-        # Beside a half-precision image float32 coordinates are welcome. The other way round is what a
-        # localisation network returns under autocast: no worse than it is, and exact in float32.
-        finer = input.dtype in HALF and parameters.dtype == torch.float32
-        if not finer and not (parameters.dtype in HALF and under_autocast(input)):
-            name = "theta" if choices.coordinate_map == "affine" else choices.coordinate_map
-            raise TypeError(
-                f"{name} should have input's dtype {input.dtype}, or be float32 beside a half-precision "
-                f"input, not {parameters.dtype}"
-            )
-        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+def tps_sample(
+    input: Tensor,
+    source_points: Tensor,
+    size: Sequence[int],
+    *,
+    target_points: Tensor,
+    regularization: float = 0.0,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool | None = False,
+    fill_value: float | Tensor = 0.0,
+    deterministic: bool | None = None,
+) -> Tensor:
+    """Warps an image by the thin plate spline that takes target points to source points. 2-D only.
 
-    device = input.device.type
-    plain = device == "cpu" and not runs_kernels(input.device) and is_plain(input, parameters)
+    Args:
+        source_points: (N, K, 2), normalised, x before y: where in the input the target points are sampled.
+            With T transforms for each image (N, T, K, 2).
+        target_points: (K, 2), normalised, in the output: at least three, distinct, not all on a line.
+        regularization: 0 goes through the points; the larger, the nearer to an affine map. See
+            `splines.tps_weights`.
+        others, returns: as in `affine_sample`. Differentiable in the points, too.
+
+    Raises:
+        TypeError, ValueError: as in `grid_sample`; no spline goes through target_points.
+    """
+    axes = checks.check_image(input)
+    if axes != 2:
+        raise ValueError(
+            f"input should have shape (N, C, H, W), not {tuple(input.shape)}: splines are 2-D only"
+        )
+    size = checks.check_size(size, "size")
+    checks.check_shape(target_points, "target_points", ("K", 2))
+    count = target_points.shape[0]
+    if count < 3:
+        raise ValueError(f"target_points should be three or more, not {count}")
+    checks.check_device(target_points, "target_points", input)
+    regularization = checks.check_regularization(regularization)
+    checks.check_parameters(source_points, "source_points", input, (count, 2))
+    checks.check_device(source_points, "source_points", input)
+    target_points = checks.check_dtype(target_points, "target_points", input)
+    source_points = checks.check_dtype(source_points, "source_points", input)
+    several = source_points.shape[:-2]
+    weights = tps_weights(source_points.flatten(0, -3), target_points, regularization).unflatten(0, several)
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    return warp(input, weights, "source_points", target_points, Choices(size, "tps", *choices), fill_value)
+
+
+def basis_sample(
+    input: Tensor,
+    coefficients: Tensor,
+    basis: Tensor,
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool | None = False,
+    fill_value: float | Tensor = 0.0,
+    deterministic: bool | None = None,
+) -> Tensor:
+    """Warps an image by a structured transformation T = M B (section 3.2 of the paper): grids that are
+    combinations of a basis.
+
+    Args:
+        coefficients: M, (N, 2, B), in 3-D (N, 3, B): how much of each basis plane x, y (and z) take. With T
+            transforms for each image (N, T, 2, B).
+        basis: B, (B, H', W') or (B, D', H', W'): planes of normalised coordinates; the output has their size.
+        others, returns, raises: as in `affine_sample`. Differentiable in coefficients and basis.
+    """
+    axes = checks.check_image(input)
+    checks.check_shape(basis, "basis", ("B", "H'", "W'") if axes == 2 else ("B", "D'", "H'", "W'"))
+    size = checks.check_size(basis.shape[1:], "basis's size", axes)
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    return warp(input, coefficients, "coefficients", basis, Choices(size, "basis", *choices), fill_value)
+
+
+def displacement_sample(
+    input: Tensor,
+    displacement: Tensor,
+    *,
+    unit: str = "pixel",
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool | None = False,
+    fill_value: float | Tensor = 0.0,
+    deterministic: bool | None = None,
+) -> Tensor:
+    """Warps an image by a displacement field: each output pixel is sampled where it lies, plus its
+    displacement.
+
+    Args:
+        displacement: (N, 2, H', W'), x before y, in 3-D (N, 3, D', H', W'), x before y before z. With T
+            fields for each image (N, T, 2, H', W'). The output has its size; if that is not the input's, a
+            pixel lies where stretching the output to the input puts it.
+        unit: "pixel" of the input, or "normalized": half of the input's extent, as in a grid.
+        others, returns, raises: as in `affine_sample`. With zeros, or whole pixels, in the input's own size,
+            the kernels move values without changing them.
+    """
+    axes = checks.check_image(input)
+    expected = "(N, 2, H', W')" if axes == 2 else "(N, 3, D', H', W')"
+    checks.check_tensor(displacement, "displacement", expected)
+    if displacement.ndim not in (axes + 2, axes + 3):
+        several = expected.replace("(N, ", "(N, T, ")
+        raise ValueError(
+            f"displacement should have shape {expected} or {several}, not {tuple(displacement.shape)}"
+        )
+    checks.check_name(unit, "unit", ("pixel", "normalized"))
+    size = checks.check_size(displacement.shape[-axes:], "displacement's size", axes)
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    return warp(
+        input,
+        displacement,
+        "displacement",
+        None,
+        Choices(size, "displacement" if unit == "pixel" else "normalised_displacement", *choices),
+        fill_value,
+    )
+
+
+def sample(
+    input: Tensor,
+    parameters: Tensor,
+    size: Sequence[int],
+    *,
+    coordinate_map: str,
+    shared: Tensor | None = None,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool | None = False,
+    fill_value: float | Tensor = 0.0,
+    deterministic: bool | None = None,
+) -> Tensor:
+    """Warps an image by any registered coordinate map, the reader's own among them.
+
+    Args:
+        input: (N, C, H, W) or (N, C, D, H, W), as in `grid_sample`.
+        parameters: (M, ...), up to five dimensions: what the map reads for each of M transforms, M a multiple
+            of N. Each image has M / N of them, one after another.
+        size: (H', W') or (D', H', W') of the output, in pixels.
+        coordinate_map: a built-in map ("affine", "projective", "grid", "displacement",
+            "normalised_displacement", "basis", "tps") or one added by `register_coordinate_map`.
+        shared: what the map reads for all transforms, up to four dimensions: basis (B, H', W'), control
+            points (K, 2) of "tps", whose parameters are `splines.tps_weights`.
+        mode, padding_mode, align_corners, fill_value, deterministic: as in `grid_sample`.
+
+    Returns:
+        (M, C, H', W') or (M, C, D', H', W') in input's dtype. Differentiable in input, parameters, shared and
+        fill_value.
+
+    Raises:
+        TypeError, ValueError: as in `grid_sample`.
+        NotImplementedError: the map or the kernel was registered without a twin in PyTorch, and this call
+            needs one.
+    """
+    axes = checks.check_image(input)
+    size = checks.check_size(size, "size", axes)
+    checks.check_name(coordinate_map, "coordinate_map", registry.known_maps())
+    checks.check_free_parameters(parameters, input)
+    if shared is not None:
+        checks.check_tensor(shared, "shared", "(...)")
+    if coordinate_map in registry.BUILT_IN_MAPS:
+        checks.check_shared(shared, coordinate_map, axes, size)
+        trailing = checks.parameter_shape(coordinate_map, axes, size, shared)
+        checks.check_shape(parameters, "parameters", ("M", *trailing))
+    choices = Choices(
+        size, coordinate_map, *checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    )
+    return finish(input, parameters, "parameters", shared, choices, fill_value)
+
+
+# --- from checked arguments to a result --------------------------------------------------------------------
+
+
+def warp(
+    input: Tensor, parameters: Tensor, name: str, shared: Tensor | None, choices: Choices, fill_value: Any
+) -> Tensor:
+    """An operation with parameters (N, ...) or (N, T, ...), whose image, size and choices were checked."""
+    trailing = checks.parameter_shape(choices.coordinate_map, input.ndim - 2, choices.size, shared)
+    checks.check_parameters(parameters, name, input, trailing)
+    leading = parameters.shape[: -len(trailing)]
+    if len(leading) == 1:
+        return finish(input, parameters, name, shared, choices, fill_value)
+    output = finish(input, parameters.flatten(0, 1), name, shared, choices, fill_value)
+    return output.unflatten(0, leading)
+
+
+def finish(
+    input: Tensor, parameters: Tensor, name: str, shared: Tensor | None, choices: Choices, fill_value: Any
+) -> Tensor:
+    """Checks what tensors have to do with one another, and runs."""
+    checks.check_device(parameters, name, input)
+    parameters = checks.check_dtype(parameters, name, input)
+    if shared is not None:
+        shared_name = {"basis": "basis", "tps": "target_points"}.get(choices.coordinate_map, "shared")
+        checks.check_device(shared, shared_name, input)
+        shared = checks.check_dtype(shared, shared_name, input)
+    dtype = compute_dtype(input, parameters, shared)
+    fill = checks.check_fill(fill_value, choices.padding_mode, input, dtype)
+    return run((input, parameters, shared, fill), choices)
+
+
+def run(tensors: Tensors, choices: Choices) -> Tensor:
+    """Chooses what computes an operation whose arguments were checked."""
+    device = tensors[0].device
+    plain = device.type == "cpu" and not runs_kernels(device) and is_plain(*tensors)
     if plain and (aten.differentiates_twice() or not torch.is_grad_enabled()):
         # Nothing watches these calls, so the values may be looked at and ATen's own autograd may do the rest.
-        if aten.computes_same(input, parameters):
-            return aten.sample(input, parameters, choices)
-    elif device in ("cpu", "cuda"):
+        output = aten.sample(tensors, choices)
+        if output is not None:
+            return output
+    elif device.type in ("cpu", "cuda"):
         from . import ops  # registers the operators, which takes longer than the rest of the package together
 
-        return ops.apply(input, parameters, *choices)
-    return reference.sample(input, parameters, *choices)
+        return ops.apply(*tensors, *choices)
+    return sample_reference(tensors, choices)
 
 
-def under_autocast(tensor: Tensor) -> bool:
-    device = tensor.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-
-
-def is_plain(*tensors: Tensor) -> bool:
+def is_plain(*tensors: Tensor | None) -> bool:
     """Whether these are ordinary eager tensors that no compiler, transform, mode or subclass is watching."""
     return (
         not torch.compiler.is_compiling()
@@ -140,70 +360,5 @@ def is_plain(*tensors: Tensor) -> bool:
         and forward_ad._current_level < 0
         # The operators keep their backward in full precision, even if it runs under autocast too.
         and not torch.is_autocast_enabled("cpu")
-        and all(type(t) is Tensor or type(t) is torch.nn.Parameter for t in tensors)
+        and all(t is None or type(t) is Tensor or type(t) is torch.nn.Parameter for t in tensors)
     )
-
-
-# --- checks ------------------------------------------------------------------------------------------------
-
-
-def check_image(input: Tensor) -> None:
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input should be a tensor, not {type(input).__name__}")
-    if input.dtype not in DTYPES:
-        raise TypeError(
-            f"input should be of a dtype in {DTYPES}, not {input.dtype}; convert it with input.float()"
-        )
-    if input.ndim != 4:
-        raise ValueError(f"input should have shape (N, C, H, W), not {tuple(input.shape)}")
-    if input.shape[2] < 1 or input.shape[3] < 1:
-        raise ValueError(f"input should have at least one pixel, not shape {tuple(input.shape)}")
-
-
-def check_parameters(
-    parameters: Tensor, name: str, input: Tensor, trailing: tuple[int | None, ...], expected: str
-) -> None:
-    if not isinstance(parameters, Tensor):
-        raise TypeError(f"{name} should be a tensor of shape {expected}, not {type(parameters).__name__}")
-    shape = tuple(parameters.shape)
-    fits = len(shape) == 1 + len(trailing) and all(
-        t is None or s == t for s, t in zip(shape[1:], trailing, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{name} should have shape {expected}, not {shape}")
-    if not parameters.is_floating_point():
-        raise TypeError(f"{name} should be of a floating dtype, not {parameters.dtype}")
-    if shape[0] != input.shape[0]:
-        raise ValueError(f"{name} should have input's batch size {input.shape[0]}, not {shape[0]}")
-    if parameters.device != input.device:
-        raise ValueError(f"{name} should be on input's device {input.device}, not on {parameters.device}")
-
-
-def check_size(size: Sequence[Any], name: str) -> Size:
-    try:
-        height, width = size
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} should be two integers (height, width), not {size!r}") from None
-    if not (is_integer(height) and is_integer(width)):
-        raise TypeError(f"{name} should be two integers (height, width), not {size!r}")
-    if height < 1 or width < 1:
-        raise ValueError(f"{name} should be positive, not {tuple(size)}")
-    return height, width
-
-
-def is_integer(value: Any) -> bool:
-    """An int, one of NumPy's, or a compiler's symbol for one."""
-    return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
-
-
-def check_choices(mode: str, padding_mode: str, align_corners: bool | None) -> tuple[str, str, bool]:
-    for value, name, known in ((mode, "mode", MODES), (padding_mode, "padding_mode", PADDING_MODES)):
-        if not isinstance(value, str):
-            raise TypeError(f"{name} should be a string, one of {known}, not {value!r}")
-        if value not in known:
-            raise ValueError(f"{name} should be one of {known}, not {value!r}")
-    if align_corners is None:  # as in PyTorch
-        align_corners = False
-    if not isinstance(align_corners, bool):
-        raise TypeError(f"align_corners should be True or False, not {align_corners!r}")
-    return mode, padding_mode, align_corners

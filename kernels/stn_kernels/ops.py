@@ -4,24 +4,40 @@ Operators are what torch.compile, export, fake tensors and vmap see; they are op
 kernel launch, or a look at the values of theta, may happen inside. Importing this module registers them.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import aten, reference
-from .autograd import Choices, Sample, reference_double_vjp, reference_vjp
+from . import aten, registry
+from .autograd import (
+    TENSORS,
+    Choices,
+    Gradients,
+    Sample,
+    empty,
+    gradients,
+    present,
+    reference_double_vjp,
+    reference_function,
+    restored,
+    sample_reference,
+)
 from .backend import result_format, runs_kernels
 from .reference import Size
 
-CHOICES = "SymInt[2] size, str coordinate_map, str mode, str padding_mode, bool align_corners"
-TENSORS = "Tensor input, Tensor parameters"
+ARGUMENTS = "Tensor input, Tensor parameters, Tensor? shared, Tensor? fill"
+CHOICES = (
+    "SymInt[] size, str coordinate_map, str mode, str padding_mode, bool align_corners, bool? deterministic"
+)
+NEEDS = "bool need_input, bool need_parameters, bool need_shared, bool need_fill"
 
 library = torch.library.Library("stn_kernels", "DEF")
-library.define(f"sample({TENSORS}, {CHOICES}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
+library.define(f"sample({ARGUMENTS}, {CHOICES}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
 library.define(
-    f"sample_backward(Tensor grad_output, {TENSORS}, {CHOICES}, bool need_input, bool need_parameters)"
-    " -> (Tensor, Tensor)",
+    f"sample_backward(Tensor grad_output, {ARGUMENTS}, {CHOICES}, {NEEDS})"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -29,35 +45,43 @@ library.define(
 # --- implementations ---------------------------------------------------------------------------------------
 
 
-def sample(input: Tensor, parameters: Tensor, *choices: Any) -> Tensor:
-    chosen = Choices.of(choices)
-    if runs_kernels(input.device):
+def runs_fused(input: Tensor, choices: Choices) -> bool:
+    return runs_kernels(input.device) and registry.has_kernels(choices.coordinate_map, choices.mode)
+
+
+def sample(*arguments: Any) -> Tensor:
+    tensors, choices = arguments[:TENSORS], Choices.of(arguments[TENSORS:])
+    if runs_fused(tensors[0], choices):
         from . import launch
 
-        return launch.sample(input, parameters, chosen)
-    if aten.computes_same(input, parameters):
-        return aten.sample(input, parameters, chosen)
-    return reference.sample(input, parameters, *chosen).contiguous()
+        return launch.sample(tensors, choices)
+    output = aten.sample(tensors, choices)
+    if output is None:
+        output = sample_reference(tensors, choices)
+    return output.contiguous(memory_format=result_format(tensors[0]))
 
 
-def sample_backward(
-    grad_output: Tensor, input: Tensor, parameters: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor]:
-    *choices, need_input, need_parameters = rest
-    chosen = Choices.of(choices)
-    if runs_kernels(input.device):
-        from . import launch
+def sample_backward(grad_output: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    tensors, rest = arguments[:TENSORS], arguments[TENSORS:]
+    choices, needs = Choices.of(rest[:-TENSORS]), rest[-TENSORS:]
+    if runs_fused(tensors[0], choices):
+        from . import launch_backward
 
-        return launch.sample_backward(grad_output, input, parameters, chosen, need_input, need_parameters)
-    if aten.computes_same(input, parameters):
-        grads = aten.sample_backward(grad_output, input, parameters, chosen, need_input)
+        grads: Gradients | None = launch_backward.sample_backward(grad_output, tensors, choices, needs)
     else:
-        with torch.enable_grad():
-            grads = reference_vjp(grad_output, input, parameters, chosen)
-    return (
-        grads[0].contiguous() if need_input else input.new_empty(0),
-        grads[1].contiguous() if need_parameters else parameters.new_empty(0),
+        grads = aten.sample_backward(grad_output, tensors, choices, needs)
+    if grads is None:
+        function = reference_function(tensors, choices)
+        grads = restored(gradients(function, present(tensors), grad_output), tensors)
+    return tuple(
+        g.contiguous(memory_format=f) if need and g is not None else empty(t, tensors[0])
+        for g, need, t, f in zip(grads, needs, tensors, formats(tensors[0]), strict=True)
     )
+
+
+def formats(input: Tensor) -> tuple[torch.memory_format, ...]:
+    """The memory formats of the four gradients."""
+    return result_format(input), *[torch.contiguous_format] * (TENSORS - 1)
 
 
 for device in ("CPU", "CUDA"):
@@ -69,19 +93,19 @@ for device in ("CPU", "CUDA"):
 
 
 @torch.library.register_fake("stn_kernels::sample", lib=library)
-def _(input: Tensor, parameters: Tensor, size: Size, *choices: Any) -> Tensor:
-    shape = (*input.shape[:2], *size)
+def _(
+    input: Tensor, parameters: Tensor, shared: Tensor | None, fill: Tensor | None, size: Size, *choices: Any
+) -> Tensor:
+    shape = (parameters.shape[0], input.shape[1], *size)
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=result_format(input))
 
 
 @torch.library.register_fake("stn_kernels::sample_backward", lib=library)
-def _(grad_output: Tensor, input: Tensor, parameters: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    need_input, need_parameters = rest[-2:]
-    return (
-        torch.empty_like(input, memory_format=result_format(input)) if need_input else input.new_empty(0),
-        torch.empty_like(parameters, memory_format=torch.contiguous_format)
-        if need_parameters
-        else parameters.new_empty(0),
+def _(grad_output: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    tensors, needs = arguments[:TENSORS], arguments[-TENSORS:]
+    return tuple(
+        torch.empty_like(t, memory_format=f) if need and t is not None else empty(t, tensors[0])
+        for t, need, f in zip(tensors, needs, formats(tensors[0]), strict=True)
     )
 
 
@@ -91,28 +115,27 @@ def _(grad_output: Tensor, input: Tensor, parameters: Tensor, *rest: Any) -> tup
 
 
 def setup_sample(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, parameters, *choices = inputs
-    ctx.save_for_backward(input, parameters)
-    ctx.choices = choices
+    ctx.save_for_backward(*inputs[:TENSORS])
+    ctx.choices = inputs[TENSORS:]
 
 
 def sample_vjp(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    needs = ctx.needs_input_grad[:2]
+    needs = ctx.needs_input_grad[:TENSORS]
     grads = torch.ops.stn_kernels.sample_backward(grad_output, *ctx.saved_tensors, *ctx.choices, *needs)
     return *(g if need else None for g, need in zip(grads, needs, strict=True)), *[None] * len(ctx.choices)
 
 
-def setup_sample_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    *choices, need_input, need_parameters = inputs[3:]
-    ctx.choices = Choices.of(choices)
-    ctx.needs = need_input, need_parameters
+def setup_sample_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[: 1 + TENSORS])
+    ctx.choices = Choices.of(inputs[1 + TENSORS : -TENSORS])
+    ctx.needs = inputs[-TENSORS:]
 
 
 def sample_backward_vjp(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    needed = tuple(g if need else None for g, need in zip(grads, ctx.needs, strict=True))
-    second = reference_double_vjp(needed, ctx.saved_tensors, ctx.choices)
-    return *second, *[None] * (len(ctx.choices) + 2)
+    needed = [g if need else None for g, need in zip(grads, ctx.needs, strict=True)]
+    grad_output, *tensors = ctx.saved_tensors
+    second = reference_double_vjp(needed, grad_output, tensors, ctx.choices)
+    return *second, *[None] * (len(ctx.choices) + TENSORS)
 
 
 torch.library.register_autograd("stn_kernels::sample", sample_vjp, setup_context=setup_sample, lib=library)
@@ -129,30 +152,55 @@ def join_batch(tensor: Tensor, in_dim: int | None, batch: int) -> Tensor:
     return mapped.flatten(0, 1)
 
 
+def one_by_one(
+    operator: Callable[..., Any], batch: int, in_dims: Sequence[int | None], arguments: Sequence[Any]
+) -> list[Any]:
+    """A loop, for what belongs to the whole batch: the shared tensor, the fill, and their gradients."""
+    return [
+        operator(
+            *(a.select(d, i) if isinstance(d, int) else a for a, d in zip(arguments, in_dims, strict=True))
+        )
+        for i in range(batch)
+    ]
+
+
 @torch.library.register_vmap("stn_kernels::sample", lib=library)
-def _(info: Any, in_dims: Any, input: Tensor, parameters: Tensor, *choices: Any) -> tuple[Tensor, int]:
-    tensors = [join_batch(t, d, info.batch_size) for t, d in zip((input, parameters), in_dims, strict=False)]
-    output = torch.ops.stn_kernels.sample(*tensors, *choices)
-    return output.unflatten(0, (info.batch_size, -1)), 0
+def _(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, int]:
+    batch, operator = info.batch_size, torch.ops.stn_kernels.sample
+    if any(d is not None for d in in_dims[2:TENSORS]):
+        return torch.stack(one_by_one(operator, batch, in_dims, arguments)), 0
+    input, parameters, *rest = arguments
+    if in_dims[0] is None:  # one image for all: so many more transforms of it
+        joined = parameters.movedim(in_dims[1], 1).flatten(0, 1)
+        return operator(input, joined, *rest).unflatten(0, (joined.shape[0] // batch, batch)), 1
+    tensors = [join_batch(t, d, batch) for t, d in zip((input, parameters), in_dims, strict=False)]
+    return operator(*tensors, *rest).unflatten(0, (batch, -1)), 0
 
 
 @torch.library.register_vmap("stn_kernels::sample_backward", lib=library)
 def _(
-    info: Any, in_dims: Any, *arguments: Any
-) -> tuple[tuple[Tensor, Tensor], tuple[int | None, int | None]]:
-    tensors = [join_batch(t, d, info.batch_size) for t, d in zip(arguments[:3], in_dims, strict=False)]
-    grads = torch.ops.stn_kernels.sample_backward(*tensors, *arguments[3:])
+    info: Any, in_dims: Sequence[int | None], *arguments: Any
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+    batch, operator = info.batch_size, torch.ops.stn_kernels.sample_backward
+    needs = arguments[-TENSORS:]
+    if any(d is not None for d in in_dims[3 : 1 + TENSORS]) or any(needs[2:]):
+        grads = one_by_one(operator, batch, in_dims, arguments)
+        return tuple(map(torch.stack, zip(*grads, strict=True))), (0,) * TENSORS
+    tensors = [join_batch(t, d, batch) for t, d in zip(arguments[:3], in_dims, strict=False)]
+    grads = operator(*tensors, *arguments[3:])
     split = tuple(
-        g.unflatten(0, (info.batch_size, -1)) if need else g.expand(info.batch_size, 0)
-        for g, need in zip(grads, arguments[-2:], strict=True)
+        g.unflatten(0, (batch, -1)) if need else g.expand(batch, 0)
+        for g, need in zip(grads, needs, strict=True)
     )
-    return split, (0, 0)
+    return split, (0,) * TENSORS
 
 
 # --- the way in --------------------------------------------------------------------------------------------
 
 
 @torch.compiler.allow_in_graph
-def apply(input: Tensor, parameters: Tensor, *choices: Any) -> Tensor:
+def apply(
+    input: Tensor, parameters: Tensor, shared: Tensor | None, fill: Tensor | None, *choices: Any
+) -> Tensor:
     """Sample with all derivatives, opaque to Dynamo, which cannot trace an autograd.Function with a jvp."""
-    return Sample.apply(input, parameters, *Choices.of(choices).flat())
+    return Sample.apply(input, parameters, shared, fill, *Choices.of(choices).flat())

@@ -1,103 +1,140 @@
-"""What the forward and backward templates share: which pixels a program owns, and where each is sampled."""
+"""What the templates share: which pixels a program owns, where each is sampled, where tensors' elements lie.
+
+Points run x, y, z; sizes (D, H, W); strides n, c, z, y, x. In 2-D, AXES = 2, depth is one, and whatever
+belongs to z is left out of the compiled code. A tensor is a pair of pointer and strides.
+"""
 
 import triton
 import triton.language as tl
+from triton.language import constexpr
 
-from .coordinate_maps import centre, half_extent
+from .padding import is_outside, pad_coordinate, pad_tap
 
 
 @triton.jit
-def tile_pixels(tile, tiles_x, TILE_Y: tl.constexpr, TILE_X: tl.constexpr, INDEX: tl.constexpr):
-    """Rows and columns of a tile's pixels: two blocks [P], x fastest."""
+def centre(size, COMPUTE: constexpr):
+    """Pixel coordinate of the centre of the image, along one axis."""
+    return tl.cast(size - 1, COMPUTE) * 0.5
+
+
+@triton.jit
+def half_extent(size, ALIGN_CORNERS: constexpr, COMPUTE: constexpr):
+    """Pixels from the centre of the image to the coordinate 1, along one axis."""
+    if ALIGN_CORNERS:
+        extent = tl.cast(size - 1, COMPUTE) * 0.5
+    else:
+        extent = tl.cast(size, COMPUTE) * 0.5
+    return extent
+
+
+@triton.jit
+def half_extents(sizes, ALIGN_CORNERS: constexpr, COMPUTE: constexpr):
+    """`half_extent` along x, y and z, of the input and of the output."""
+    source, target = sizes
+    return (
+        (
+            half_extent(source[2], ALIGN_CORNERS, COMPUTE),
+            half_extent(source[1], ALIGN_CORNERS, COMPUTE),
+            half_extent(source[0], ALIGN_CORNERS, COMPUTE),
+        ),
+        (
+            half_extent(target[2], ALIGN_CORNERS, COMPUTE),
+            half_extent(target[1], ALIGN_CORNERS, COMPUTE),
+            half_extent(target[0], ALIGN_CORNERS, COMPUTE),
+        ),
+    )
+
+
+@triton.jit
+def tile_pixels(tile, tiles_x, size, TILE_Y: constexpr, TILE_X: constexpr, AXES: constexpr, INDEX: constexpr):
+    """The pixels of a tile, x fastest: their indices along x, y and z, blocks [P], and which of them exist.
+    Rows of all depths follow one another."""
     lane = tl.arange(0, TILE_Y * TILE_X)
-    row = (tile // tiles_x) * TILE_Y + lane // TILE_X
-    column = (tile % tiles_x) * TILE_X + lane % TILE_X
-    return row.to(INDEX), column.to(INDEX)
+    row = ((tile // tiles_x) * TILE_Y + lane // TILE_X).to(INDEX)
+    x = ((tile % tiles_x) * TILE_X + lane % TILE_X).to(INDEX)
+    inside = (row < size[0] * size[1]) & (x < size[2])
+    y = row
+    z = row * 0
+    if AXES == 3:
+        y = row % size[1]
+        z = row // size[1]
+    return (x, y, z), inside
+
+
+@triton.jit
+def target_points(pixel, inside, size, COMPUTE: constexpr):
+    """What coordinate maps know of output pixels: positions relative to the output's centre, indices, and
+    which exist."""
+    x = pixel[0].to(COMPUTE) - centre(size[2], COMPUTE)
+    y = pixel[1].to(COMPUTE) - centre(size[1], COMPUTE)
+    z = pixel[2].to(COMPUTE) - centre(size[0], COMPUTE)
+    return (x, y, z), pixel, inside
 
 
 @triton.jit
 def taps_along(
-    offset,
-    size,
-    PADDING: tl.constexpr,
-    TAPS: tl.constexpr,
-    ALIGN_CORNERS: tl.constexpr,
-    COMPUTE: tl.constexpr,
+    offset, extent, size, FIRST_TAP: constexpr, PADDING: constexpr, TAPS: constexpr, COMPUTE: constexpr
 ):
-    """The kernel's support along one axis: its first pixel, the distance from there to the sample, the slope
-    of the padding, and whether the coordinate is undefined (NaN). Undefined ones are moved to the centre."""
+    """The kernel's support along one axis, (first pixel, distance from there to the sample, slope of the
+    padding), and whether the coordinate is undefined (NaN) or outside. Undefined ones are moved to the
+    centre."""
     middle = centre(size, COMPUTE)
-    offset, slope = PADDING(offset, half_extent(size, ALIGN_CORNERS, COMPUTE), middle)
-    undefined = offset != offset
-    position = tl.where(undefined, 0.0, offset) + middle
-    first = tl.floor(position) - (TAPS // 2 - 1)
-    return first.to(tl.int32), position - first, slope, undefined
+    padded, slope = pad_coordinate(offset, extent, middle, PADDING, TAPS)
+    undefined = padded != padded
+    position = tl.where(undefined, 0.0, padded) + middle
+    first = FIRST_TAP(position, TAPS)
+    return (first.to(tl.int32), position - first, slope), undefined, is_outside(offset, extent, PADDING)
 
 
 @triton.jit
 def sample_points(
-    parameters_ptr,
-    parameters_strides,
-    n,
-    tile,
-    tiles_x,
-    input_size,
-    output_size,
-    COORDINATE_MAP: tl.constexpr,
-    PADDING: tl.constexpr,
-    TAPS: tl.constexpr,
-    ALIGN_CORNERS: tl.constexpr,
-    TILE_Y: tl.constexpr,
-    TILE_X: tl.constexpr,
-    INDEX: tl.constexpr,
-    COMPUTE: tl.constexpr,
+    offsets,
+    extents,
+    size,
+    FIRST_TAP: constexpr,
+    PADDING: constexpr,
+    TAPS: constexpr,
+    AXES: constexpr,
+    COMPUTE: constexpr,
 ):
-    """The output pixels of a tile, which of them exist, the taps of each along x and along y, and whether its
-    sample is undefined: blocks [P]."""
-    row, column = tile_pixels(tile, tiles_x, TILE_Y, TILE_X, INDEX)
-    inside = (row < output_size[0]) & (column < output_size[1])
-    offset_x, offset_y = COORDINATE_MAP(
-        parameters_ptr,
-        parameters_strides,
-        n,
-        row,
-        column,
-        inside,
-        input_size,
-        output_size,
-        ALIGN_CORNERS,
-        COMPUTE,
-    )
-    first_x, distance_x, slope_x, undefined_x = taps_along(
-        offset_x, input_size[1], PADDING, TAPS, ALIGN_CORNERS, COMPUTE
-    )
-    first_y, distance_y, slope_y, undefined_y = taps_along(
-        offset_y, input_size[0], PADDING, TAPS, ALIGN_CORNERS, COMPUTE
-    )
-    taps_x = (first_x, distance_x, slope_x)
-    taps_y = (first_y, distance_y, slope_y)
-    return row, column, inside, taps_x, taps_y, undefined_x | undefined_y
-
-
-# VECTOR says how a tensor (N, C, H, W) lies in memory. 0: strides in elements. v > 0: channels-last, strides
-# of n, y and x in vectors of v elements. The compiler sees only whether an integer argument is a multiple of
-# 16; counting in vectors tells it that rows and pixels of 4, 8, 12 or 24 channels are aligned too.
+    """From offsets (x, y, z), blocks [P], to the taps along x, y and z, and to which samples are undefined or
+    outside."""
+    x, undefined, outside = taps_along(offsets[0], extents[0], size[2], FIRST_TAP, PADDING, TAPS, COMPUTE)
+    y, undefined_y, outside_y = taps_along(offsets[1], extents[1], size[1], FIRST_TAP, PADDING, TAPS, COMPUTE)
+    undefined = undefined | undefined_y
+    outside = outside | outside_y
+    z = y
+    if AXES == 3:
+        z, undefined_z, outside_z = taps_along(
+            offsets[2], extents[2], size[0], FIRST_TAP, PADDING, TAPS, COMPUTE
+        )
+        undefined = undefined | undefined_z
+        outside = outside | outside_z
+    return (x, y, z), undefined, outside
 
 
 @triton.jit
-def pixel_offset(n, row, column, strides, VECTOR: tl.constexpr):
-    """Where the channels of a pixel begin."""
-    offset = n * strides[0] + row * strides[2] + column * strides[3]
+def tap(taps, i, size, PADDING: constexpr, TAPS: constexpr, ALIGN_CORNERS: constexpr):
+    """Tap i along one axis: its pixel, whether there is one, and the sample's distance from it."""
+    first, distance, _ = taps
+    index, valid = pad_tap(first + i, size, PADDING, TAPS, ALIGN_CORNERS)
+    return index, valid, distance - i
+
+
+@triton.jit
+def pointers(tensor, n, x, y, z, channel, VECTOR: constexpr, AXES: constexpr, INDEX: constexpr):
+    """Where a tensor (N, C, D, H, W) keeps the channels [BLOCK_C] of pixels [P]: [P, BLOCK_C].
+
+    VECTOR says how it lies in memory. 0: strides in elements. v > 0: channels-last, strides of n, z, y and x
+    in vectors of v elements. The compiler sees only whether an integer argument is a multiple of 16; counting
+    in vectors tells it that rows and pixels of 4, 8, 12 or 24 channels are aligned too.
+    """
+    pointer, strides = tensor
+    pixel = n * strides[0] + y.to(INDEX) * strides[3] + x.to(INDEX) * strides[4]
+    if AXES == 3:
+        pixel += z.to(INDEX) * strides[2]
     if VECTOR > 1:
-        offset *= VECTOR
-    return offset
-
-
-@triton.jit
-def channel_offset(channel, strides, VECTOR: tl.constexpr):
-    """From a pixel's first channel to the given ones; channels-last, they are neighbours."""
-    if VECTOR > 0:
-        offset = channel
-    else:
-        offset = channel * strides[1]
-    return offset
+        pixel *= VECTOR
+    if VECTOR == 0:
+        channel = channel * strides[1]
+    return pointer + pixel[:, None] + channel[None, :]

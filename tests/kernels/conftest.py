@@ -44,27 +44,29 @@ def device(request):
 
 
 class PoisonedTorch:
-    """`torch`, except that fresh floating-point memory holds NaN."""
+    """`torch`, except that fresh memory holds NaN, or the largest integer."""
 
     def __getattr__(self, name):
         return getattr(torch, name)
 
     @staticmethod
-    def empty(*args, **kwargs):
-        fresh = torch.empty(*args, **kwargs)
-        return fresh.fill_(torch.nan) if fresh.is_floating_point() else fresh
+    def poisoned(fresh):
+        return fresh.fill_(torch.nan if fresh.is_floating_point() else torch.iinfo(fresh.dtype).max)
 
-    @staticmethod
-    def empty_like(*args, **kwargs):
-        return torch.empty_like(*args, **kwargs).fill_(torch.nan)
+    def empty(self, *args, **kwargs):
+        return self.poisoned(torch.empty(*args, **kwargs))
+
+    def empty_like(self, *args, **kwargs):
+        return self.poisoned(torch.empty_like(*args, **kwargs))
 
 
 @pytest.fixture(autouse=True)
-def _unwritten_memory_is_nan(monkeypatch):
+def _unwritten_memory_is_poisoned(monkeypatch):
     if backend.HAS_TRITON:
-        from stn_kernels import launch
+        from stn_kernels import launch, launch_backward, splatting
 
-        monkeypatch.setattr(launch, "torch", PoisonedTorch())
+        for module in (launch, launch_backward, splatting):
+            monkeypatch.setattr(module, "torch", PoisonedTorch())
 
 
 def pytest_collection_modifyitems(items):

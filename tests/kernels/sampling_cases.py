@@ -1,67 +1,35 @@
-"""Random sampling problems that keep clear of kinks, ways to solve them, and a measure of agreement."""
+"""Random sampling problems that keep clear of kinks, ways to solve them, and a measure of agreement.
+
+A problem is four tensors, as in the library: image, parameters of the coordinate map, what all transforms
+share of it (or None) and the fill (or None). The library's `Choices` say what is done with them.
+"""
+
+import itertools
+import warnings
 
 import pytest
 import torch
 from torch.nn import functional
 
-from stn_kernels import affine_sample, grid_sample, reference
+import stn_kernels
+from stn_kernels import reference, registry
 
-PADDING_MODES = ("zeros", "border", "reflection")
+MAPS = registry.BUILT_IN_MAPS
+MODES = registry.BUILT_IN_KERNELS
+PADDING_MODES = reference.PADDING_MODES
+# What torch.nn.functional.grid_sample has, by dimension.
+PYTORCH_MODES = {2: ("nearest", "bilinear", "bicubic"), 3: ("nearest", "bilinear")}
+PYTORCH_PADDING_MODES = ("zeros", "border", "reflection")
+
+AXES = pytest.mark.parametrize("axes", [2, 3], ids=["2-D", "3-D"])
 EDGES_AND_CORNERS = pytest.mark.parametrize("align_corners", [False, True], ids=["edges", "corners"])
-MAPS = ("affine", "grid")
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+LAYOUTS = {"contiguous": None, "channels_last": {4: torch.channels_last, 5: torch.channels_last_3d}}
+INPUT_SIZE = {2: (5, 6), 3: (4, 3, 5)}
+SIZE = {2: (3, 7), 3: (3, 2, 5)}
 
-# Bilinear weights bend at pixel centres and reflection turns at the outer edges: together, multiples of half
-# a pixel. Rounding may put a point nearer than this many pixels on the other side, where the slope differs.
+# Weights bend at pixel centres and jump between them, reflection turns at the outer edges: together,
+# multiples of half a pixel. Rounding may put a point nearer than this many pixels on the other side.
 MARGIN = 1e-3
-
-
-def pixel_offsets(parameters, coordinate_map, input_size, size, align_corners):
-    """Where output pixels are sampled, relative to the image's centre, in float64: (N, H', W', 2)."""
-    to_offsets = reference.COORDINATE_MAPS[coordinate_map]
-    return to_offsets(parameters.double(), input_size, size, align_corners)
-
-
-def clear_of_kinks(offsets, input_size, align_corners):
-    """Which points (N, H', W') lie at least MARGIN from every kink."""
-    halves = 2 * offsets + torch.tensor([s - 1 for s in reversed(input_size)])
-    clear = (halves - halves.round()).abs() >= 2 * MARGIN
-    for axis, length in enumerate(reversed(input_size)):
-        if reference.half_extent(length, align_corners) == 0:
-            clear[..., axis] = True  # a single pixel under align_corners: its coordinate has no slope at all
-    return clear.all(-1)
-
-
-def draw_theta(batch, input_size, size, align_corners=False, largest=1.5):
-    """Thetas (batch, 2, 3), far from the identity: turned, sheared, mirrored. float64, exact in float32."""
-    drawn = torch.empty(0, 2, 3, dtype=torch.float64)
-    while len(drawn) < batch:
-        theta = torch.empty(batch, 2, 3).uniform_(-largest, largest).double()
-        offsets = pixel_offsets(theta, "affine", input_size, size, align_corners)
-        drawn = torch.cat([drawn, theta[clear_of_kinks(offsets, input_size, align_corners).all(-1).all(-1)]])
-    return drawn[:batch]
-
-
-def draw_grid(batch, input_size, size, align_corners=False):
-    """Grids (batch, H', W', 2) of independent points in [-3, 3]. float64, exact in float32."""
-    grid = torch.empty(batch, *size, 2).uniform_(-3, 3).double()
-    while True:
-        offsets = pixel_offsets(grid, "grid", input_size, size, align_corners)
-        near = ~clear_of_kinks(offsets, input_size, align_corners)
-        if not near.any():
-            return grid
-        grid[near] = torch.empty(int(near.sum()), 2).uniform_(-3, 3).double()
-
-
-def draw(coordinate_map, batch, input_size, size, align_corners=False):
-    draw_parameters = {"affine": draw_theta, "grid": draw_grid}[coordinate_map]
-    return draw_parameters(batch, input_size, size, align_corners)
-
-
-def draw_image(batch, channels, input_size, layout="contiguous"):
-    """float64, exact in float32."""
-    image = torch.randn(batch, channels, *input_size).double()
-    return image.to(memory_format=LAYOUTS[layout])
 
 
 def size_id(size):
@@ -69,59 +37,233 @@ def size_id(size):
     return "to".join(map(size_id, size)) if isinstance(size[0], tuple) else "x".join(map(str, size))
 
 
-# --- three solvers of one problem: (input, parameters) -> output -------------------------------------------
+def pairwise(*factors, valid=lambda *values: True):
+    """Few combinations of one value of each factor, in which any two values of two factors meet."""
+    combinations = [c for c in itertools.product(*factors) if valid(*c)]
+    pairs = {c: set(itertools.combinations(enumerate(c), 2)) for c in combinations}
+    missing, chosen = set().union(*pairs.values()), []
+    while missing:
+        chosen.append(max(combinations, key=lambda c: len(pairs[c] & missing)))
+        missing -= pairs[chosen[-1]]
+    return chosen
 
 
-def library(coordinate_map, size, padding_mode="zeros", align_corners=False):
-    """The public function."""
-    choices = {"padding_mode": padding_mode, "align_corners": align_corners}
-    if coordinate_map == "affine":
-        return lambda input, theta: affine_sample(input, theta, size, **choices)
-    return lambda input, grid: grid_sample(input, grid, **choices)
+def has_dimension(coordinate_map, axes):
+    return coordinate_map != "tps" or axes == 2
 
 
-def definition(coordinate_map, size, padding_mode="zeros", align_corners=False):
-    """The reference."""
-    return lambda input, parameters: reference.sample(
-        input, parameters, size, coordinate_map, "bilinear", padding_mode, align_corners
-    )
+# --- drawing: float64 tensors whose values are exact in float32 --------------------------------------------
 
 
-def pytorch(coordinate_map, size, padding_mode="zeros", align_corners=False):
-    """PyTorch's own two steps."""
+def uniform(low, high, *shape):
+    return torch.empty(shape).uniform_(low, high).double()
 
-    def solve(input, parameters):
+
+def draw_image(batch, channels, input_size, layout="contiguous"):
+    image = torch.randn(batch, channels, *input_size).double()
+    formats = LAYOUTS[layout]
+    return image if formats is None else image.to(memory_format=formats[image.ndim])
+
+
+def draw_shared(coordinate_map, size):
+    if coordinate_map == "basis":
+        return uniform(-1.5, 1.5, 4, *size)
+    return uniform(-1, 1, 5, 2) if coordinate_map == "tps" else None
+
+
+def propose_parameters(coordinate_map, count, input_size, size, shared):
+    """Parameters of any value: turned, sheared, mirrored, half of the points outside the image."""
+    axes = len(size)
+    if coordinate_map in ("affine", "projective"):
+        theta = uniform(-1.5, 1.5, count, axes, axes + 1)
         if coordinate_map == "affine":
-            parameters = functional.affine_grid(parameters, [*input.shape[:2], *size], align_corners)
-        return functional.grid_sample(input, parameters, "bilinear", padding_mode, align_corners)
+            return theta
+        # The denominator is at least 0.3 from zero, on either side of it.
+        last = torch.cat([uniform(-0.4, 0.4, count, 1, axes), uniform(1.5, 2, count, 1, 1)], 2)
+        return torch.cat([theta, last * uniform(-1, 1, count, 1, 1).sign()], 1)
+    if coordinate_map == "grid":
+        return uniform(-3, 3, count, *size, axes)
+    if coordinate_map == "basis":
+        return uniform(-1, 1, count, axes, shared.shape[0])
+    if coordinate_map == "tps":
+        return torch.cat([uniform(-0.5, 0.5, count, 2, len(shared)), uniform(-1.5, 1.5, count, 2, 3)], 2)
+    reach = 1.5 * max(input_size) if coordinate_map == "displacement" else 2
+    return uniform(-reach, reach, count, axes, *size)
+
+
+def near_kinks(parameters, shared, choices, input_size, spacing=0.5):
+    """Which output pixels (M, H', W') are sampled nearer than MARGIN to a multiple of `spacing` pixels."""
+    size, coordinate_map, align_corners = choices.size, choices.coordinate_map, choices.align_corners
+    to_offsets = reference.COORDINATE_MAPS[coordinate_map]
+    offsets = to_offsets(parameters, shared, input_size, size, align_corners)
+    steps = (offsets + torch.tensor([(s - 1) / 2 for s in reversed(input_size)])) / spacing
+    near = (steps - steps.round()).abs() * spacing < MARGIN
+    for axis, length in enumerate(reversed(input_size)):
+        if reference.half_extent(length, align_corners) == 0 and coordinate_map != "displacement":
+            near[..., axis] = False  # one pixel: no parameter moves the sample away from its centre
+    return near.any(-1)
+
+
+def draw_parameters(choices, count, input_size, shared=None):
+    """(count, ...): whole transforms, or single pixels' parameters, are drawn until all keep clear."""
+    arguments = (choices.coordinate_map, count, input_size, choices.size, shared)
+    parameters = propose_parameters(*arguments)
+    while True:
+        near = near_kinks(parameters, shared, choices, input_size)
+        if not near.any():
+            return parameters
+        if choices.coordinate_map == "grid":
+            near = near[..., None]
+        elif "displacement" in choices.coordinate_map:
+            near = near[:, None]
+        else:
+            near = near.flatten(1).any(1)[:, None, None]
+        parameters = torch.where(near, propose_parameters(*arguments), parameters)
+
+
+def draw_problem(choices, input_size, images=2, transforms=1, channels=3, layout="contiguous"):
+    """The four tensors, and a gradient for the output."""
+    shared = draw_shared(choices.coordinate_map, choices.size)
+    parameters = draw_parameters(choices, images * transforms, input_size, shared)
+    fill = uniform(-1, 1, channels) if choices.padding_mode == "constant" else None
+    grad_output = draw_image(images * transforms, channels, choices.size)
+    return (draw_image(images, channels, input_size, layout), parameters, shared, fill), grad_output
+
+
+def converted(tensors, *arguments):
+    """All of them `.to(*arguments)`."""
+    return tuple(None if t is None else t.to(*arguments) for t in tensors)
+
+
+# --- solvers of one problem: (input, parameters, shared, fill) -> output -----------------------------------
+
+
+def library(choices):
+    """The public function made for the map."""
+    size, coordinate_map, *_ = choices
+    keywords = choices._asdict()
+    del keywords["size"], keywords["coordinate_map"]
+
+    def solve(input, parameters, shared=None, fill=None):
+        chosen = keywords if fill is None else {**keywords, "fill_value": fill}
+        if coordinate_map == "tps":  # tps_sample computes the weights itself
+            return stn_kernels.sample(input, parameters, size, coordinate_map="tps", shared=shared, **chosen)
+        images, several = input.shape[0], parameters.shape[0] != input.shape[0]
+        if several:
+            parameters = parameters.unflatten(0, (images, -1))
+        if coordinate_map == "grid":
+            output = stn_kernels.grid_sample(input, parameters, **chosen)
+        elif coordinate_map == "affine":
+            output = stn_kernels.affine_sample(input, parameters, size, **chosen)
+        elif coordinate_map == "projective":
+            output = stn_kernels.projective_sample(input, parameters, size, **chosen)
+        elif coordinate_map == "basis":
+            output = stn_kernels.basis_sample(input, parameters, shared, **chosen)
+        else:
+            unit = "pixel" if coordinate_map == "displacement" else "normalized"
+            output = stn_kernels.displacement_sample(input, parameters, unit=unit, **chosen)
+        return output.flatten(0, 1) if several else output
 
     return solve
 
 
-def values_and_gradients(solve, input, parameters, grad_output):
-    """Output, gradient of the input and gradient of the parameters."""
-    tensors = [t.detach().requires_grad_() for t in (input, parameters)]
-    output = solve(*tensors)
-    return output.detach(), *torch.autograd.grad(output, tensors, grad_output)
+def definition(choices):
+    """The reference."""
+
+    def solve(input, parameters, shared=None, fill=None):
+        return reference.sample(input, parameters, *choices[:-1], shared, fill)
+
+    return solve
+
+
+def pytorch_grid(parameters, shared, choices, input_size):
+    """The sampling grid, put together from PyTorch's functions."""
+    size, coordinate_map, align_corners, axes = *choices[:2], choices.align_corners, len(choices.size)
+    identity = torch.eye(axes, axes + 1).to(parameters).expand(len(parameters), axes, axes + 1)
+    theta = parameters if coordinate_map == "affine" else identity
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Since version 1.3.0, affine_grid behavior has changed")
+        base = functional.affine_grid(theta, [len(parameters), 1, *size], align_corners)
+    if coordinate_map == "affine":
+        return base
+    if coordinate_map == "grid":
+        return parameters
+    if coordinate_map == "projective":
+        points = torch.einsum("mij,m...j->m...i", parameters, functional.pad(base, (0, 1), value=1))
+        return points[..., :-1] / points[..., -1:]
+    if coordinate_map == "basis":
+        return torch.einsum("mij,j...->m...i", parameters, shared)
+    if coordinate_map == "tps":
+        squared = (base[..., None, :] - shared).square().sum(-1)
+        features = torch.cat([torch.xlogy(squared, squared) / 2, functional.pad(base, (0, 1), value=1)], -1)
+        return torch.einsum("mij,m...j->m...i", parameters, features)
+    step = 1
+    if coordinate_map == "displacement":
+        step = parameters.new_tensor([2 / (s - align_corners) for s in reversed(input_size)])
+    return base + parameters.movedim(1, -1) * step
+
+
+def pytorch(choices):
+    """PyTorch's own two steps; one copy of the image for each of its transforms."""
+    modes = (choices.mode, choices.padding_mode, choices.align_corners)
+
+    def solve(input, parameters, shared=None, fill=None):
+        grid = pytorch_grid(parameters, shared, choices, input.shape[2:])
+        copies = input.repeat_interleave(len(parameters) // len(input), 0)
+        return functional.grid_sample(copies, grid, *modes)
+
+    return solve
 
 
 # --- comparison --------------------------------------------------------------------------------------------
 
-NAMES = ("output", "gradient of input", "gradient of parameters")
+NAMES = ("input", "parameters", "shared", "fill")
+
+
+def leaves(tensors):
+    """The tensors that are there, by name, as leaves of a new graph; strides are kept."""
+    return {n: t.detach().requires_grad_() for n, t in zip(NAMES, tensors, strict=True) if t is not None}
+
+
+def values_and_gradients(solve, tensors, grad_output):
+    """Output and gradients by name. A gradient that does not exist is zero."""
+    inputs = leaves(tensors)
+    output = solve(*map(inputs.get, NAMES))
+    grads = torch.autograd.grad(output, list(inputs.values()), grad_output, materialize_grads=True)
+    return {"output": output.detach(), **{f"gradient of {n}": g for n, g in zip(inputs, grads, strict=True)}}
 
 
 def deviation(actual, expected):
-    """The largest difference, as a share of the expected tensor's largest value. NaN if either holds one."""
+    """The largest difference, as a share of the expected tensor's largest value, or of one where that is zero
+    up to rounding. NaN if either holds one."""
     assert actual.shape == expected.shape
     actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
     if not expected.numel():
         return 0.0
     largest = expected.abs().max()
-    return float((actual - expected).abs().max() / torch.where(largest > 0, largest, 1.0))
+    return float((actual - expected).abs().max() / torch.where(largest < 1e-12, 1.0, largest))
 
 
 def assert_close(actual, expected, tolerance=1e-10):
     """Compares what `values_and_gradients` returns. The default leaves room for 1e5 roundings of float64, and
     none for a wrong weight or neighbour."""
-    deviations = {n: deviation(a, e) for n, a, e in zip(NAMES, actual, expected, strict=True)}
+    assert actual.keys() == expected.keys()
+    deviations = {name: deviation(actual[name], expected[name]) for name in expected}
     assert all(d <= tolerance for d in deviations.values()), deviations
+
+
+def assert_same(actual, expected, tolerance=1e-10):
+    """The same, where NaN and infinity are expected, and then in the same places."""
+    assert actual.keys() == expected.keys()
+    for name, e in expected.items():
+        finite = e[e.isfinite()].abs()
+        limit = tolerance * max(float(finite.max()) if finite.numel() else 0.0, 1.0)
+        torch.testing.assert_close(
+            actual[name].cpu(), e, rtol=0, atol=limit, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def of_present(solve, tensors):
+    """A solver as a function of those of the four tensors that are there, and these."""
+    names = [n for n, t in zip(NAMES, tensors, strict=True) if t is not None]
+    return lambda *present: solve(**dict(zip(names, present, strict=True))), leaves(tensors).values()

@@ -1,21 +1,43 @@
 """Fused means fused: no coordinate, grid or copy is put in memory on the kernel path."""
 
+import itertools
 import json
+import math
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sampling_cases import LAYOUTS, MAPS, draw_image, library, pytorch
-from stn_kernels import reference
+from sampling_cases import (
+    AXES,
+    LAYOUTS,
+    MAPS,
+    converted,
+    draw_image,
+    draw_shared,
+    has_dimension,
+    library,
+    pairwise,
+    propose_parameters,
+    pytorch,
+)
+from stn_kernels import backend, splat
+from stn_kernels.autograd import Choices
 
-# Large beside everything but a grid: 4 bytes a pixel of output with one channel, 8 of grid.
-INPUT_SIZE, SIZE = (16, 16), (128, 160)
-OUTPUT_BYTES, GRID_BYTES = 4 * SIZE[0] * SIZE[1], 8 * SIZE[0] * SIZE[1]
+if not backend.HAS_TRITON:
+    pytest.skip("the kernels need Triton", allow_module_level=True)
+
+from stn_kernels import launch, launch_backward
+
+# Large outputs of small images, and the other way round.
+SMALL = {2: (16, 16), 3: (4, 8, 8)}
+LARGE = {2: (64, 80), 3: (8, 20, 32)}
+PIXELS = 64 * 80
+WAYS = pytest.mark.parametrize("way", launch_backward.WAYS)
 
 
 @pytest.fixture
-def allocations(kernels, tmp_path):
+def allocations(tmp_path):
     """Runs a function: its result, and the bytes of every piece of tensor memory it took, largest first."""
 
     def record(function):
@@ -25,53 +47,151 @@ def allocations(kernels, tmp_path):
         profiler.export_chrome_trace(str(tmp_path / "trace.json"))
         events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
         changes = [event["args"] for event in events if event["name"] == "[memory]"]
-        device = {"cpu": 0, "cuda": 1}[kernels.type]
+        device = 1 if torch.cuda.is_available() else 0
         taken = [c["Bytes"] for c in changes if c["Device Type"] == device and c["Bytes"] > 0]
         return result, sorted(taken, reverse=True)
 
     return record
 
 
-def make_problem(coordinate_map, device, layout="contiguous", channels=1, dtype=torch.float32):
-    image = draw_image(1, channels, INPUT_SIZE, layout).to(device, dtype)
-    theta = torch.tensor([[[0.9, 0.2, 0.1], [-0.3, 0.8, 0.0]]], device=device)
-    return image, theta if coordinate_map == "affine" else reference.affine_grid(theta, SIZE)
+def make_problem(
+    choices, input_size, device, dtype=torch.float32, channels=1, transforms=1, layout="contiguous"
+):
+    """The four tensors; there may be kinks. Affine maps shrink, so that a gather has little to visit."""
+    shared = draw_shared(choices.coordinate_map, choices.size)
+    parameters = propose_parameters(choices.coordinate_map, transforms, input_size, choices.size, shared)
+    if choices.coordinate_map == "affine":
+        parameters = 8 * parameters
+    fill = torch.zeros(channels) if choices.padding_mode == "constant" else None
+    image = draw_image(1, channels, input_size, layout)
+    others = converted((parameters, shared, fill), device, torch.float32)
+    return (image.to(device, dtype), *others)
+
+
+def without(found, tensors):
+    """What was allocated beside these tensors; float32 gradients of half-precision ones come on top."""
+    rest = list(found)
+    for tensor in tensors:
+        rest.remove(tensor.untyped_storage().nbytes())
+    return rest
 
 
 def test_the_record_sees_what_is_allocated(kernels, allocations):
     """The positive control: the grid that PyTorch's two steps put in memory, beside the output."""
-    problem = make_problem("affine", kernels)
-    _, found = allocations(lambda: pytorch("affine", SIZE)(*problem))
-    assert {GRID_BYTES, OUTPUT_BYTES} <= set(found)
+    choices = Choices(LARGE[2], "affine")
+    tensors = make_problem(choices, SMALL[2], kernels)
+    _, found = allocations(lambda: pytorch(choices)(*tensors))
+    assert {2 * 4 * PIXELS, 4 * PIXELS} <= set(found)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("coordinate_map", MAPS)
-def test_forward_allocates_its_output_only(kernels, allocations, coordinate_map, channels, layout):
-    problem = [t.requires_grad_() for t in make_problem(coordinate_map, kernels, layout, channels)]
-    _, found = allocations(lambda: library(coordinate_map, SIZE)(*problem))
-    assert found == [channels * OUTPUT_BYTES]
+@pytest.mark.parametrize(
+    ("coordinate_map", "axes", "layout", "channels", "padding_mode", "mode"),
+    pairwise(
+        *[MAPS, (2, 3), LAYOUTS, (1, 4), ("zeros", "reflection", "constant"), ("nearest", "bilinear")],
+        valid=lambda m, axes, *_: has_dimension(m, axes),
+    ),
+)
+def test_forward_allocates_its_output_only(
+    kernels, allocations, coordinate_map, axes, layout, channels, padding_mode, mode
+):
+    choices = Choices(LARGE[axes], coordinate_map, mode, padding_mode)
+    tensors = make_problem(choices, SMALL[axes], kernels, channels=channels, layout=layout)
+    tensors[0].requires_grad_()
+    _, found = allocations(lambda: library(choices)(*tensors))
+    fill = [4 * channels] if padding_mode == "constant" else []
+    assert found in ([channels * 4 * PIXELS], [channels * 4 * PIXELS, *fill])
 
 
-@pytest.mark.parametrize("needed", ["image", "theta", "both"])
-def test_backward_allocates_gradients_and_small_partial_sums(kernels, allocations, needed):
-    image, theta = make_problem("affine", kernels)
-    wanted = {"image": [image], "theta": [theta], "both": [image, theta]}[needed]
+def backward(allocations, choices, tensors, wanted):
+    """Gradients, and what was allocated for them."""
     for tensor in wanted:
         tensor.requires_grad_()
-    output = library("affine", SIZE)(image, theta)
+    output = library(choices)(*tensors)
     grad_output = torch.ones_like(output)
-    grads, found = allocations(lambda: torch.autograd.grad(output, wanted, grad_output))
-    for grad in grads:  # the image's float32 buffer is what is returned
-        found.remove(min(taken for taken in found if taken >= grad.untyped_storage().nbytes()))
-    assert sum(found) <= GRID_BYTES / 10
-    assert len(found) == (needed != "image")
+    return allocations(lambda: torch.autograd.grad(output, wanted, grad_output))
 
 
-def test_half_precision_adds_one_float32_buffer_of_the_image(kernels, allocations):
-    image, theta = make_problem("affine", kernels, dtype=torch.float16)
-    output = library("affine", SIZE)(image.requires_grad_(), theta)
-    grad_output = torch.ones_like(output)
-    (grad,), found = allocations(lambda: torch.autograd.grad(output, image, grad_output))
-    assert found == [4 * grad.numel(), 2 * grad.numel()]
+@pytest.mark.parametrize(
+    ("coordinate_map", "axes", "way"),
+    [
+        (m, a, way)
+        for m, a, way in itertools.product(MAPS, (2, 3), launch_backward.WAYS)
+        if has_dimension(m, a) and (m == "affine" or "gather" not in way)
+    ],
+)
+def test_backward_of_a_large_output_allocates_gradients_and_small_sums(
+    kernels, allocations, monkeypatch, coordinate_map, axes, way
+):
+    """Beside the gradients: a buffer of the image, here small, and at most a tenth of a grid's bytes."""
+    monkeypatch.setattr(launch_backward, "forced_way", way)
+    choices = Choices(LARGE[axes], coordinate_map)
+    tensors = make_problem(choices, SMALL[axes], kernels)
+    wanted = [t for t in tensors if t is not None]
+    grads, found = backward(allocations, choices, tensors, wanted)
+    assert sum(without(found, grads)) <= 8 * tensors[0].numel() + axes * 4 * PIXELS / 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("needed", [["image"], ["image", "theta"]], ids="-".join)
+@WAYS
+@AXES
+def test_backward_to_a_large_image_allocates_its_gradient_and_one_buffer(
+    kernels, allocations, monkeypatch, axes, way, needed, dtype
+):
+    monkeypatch.setattr(launch_backward, "forced_way", way)
+    choices = Choices(SMALL[axes], "affine")
+    tensors = make_problem(choices, LARGE[axes], kernels, dtype)
+    (grad, *_), found = backward(allocations, choices, tensors, tensors[: len(needed)])
+    large = [taken for taken in found if taken >= PIXELS]
+    buffer = 8 if "fixed point" in way else 4
+    is_result = way == "scatter" and dtype == torch.float32
+    assert large == [buffer * PIXELS] if is_result else [buffer * PIXELS, grad.element_size() * PIXELS]
+
+
+@WAYS
+def test_half_precision_gradients_of_the_output_are_not_copied(kernels, allocations, monkeypatch, way):
+    monkeypatch.setattr(launch_backward, "forced_way", way)
+    choices = Choices(LARGE[2], "affine")
+    tensors = make_problem(choices, SMALL[2], kernels, torch.float16)
+    _, found = backward(allocations, choices, tensors, tensors[:2])
+    assert sum(found) <= 10 * tensors[0].numel() + 2 * 4 * PIXELS / 10
+
+
+def test_the_gradient_of_the_fill_allocates_one_channel_of_the_output(kernels, allocations):
+    """Where the fill was taken: half a grid in 2-D, and only if somebody wants this gradient."""
+    choices = Choices(LARGE[2], "affine", padding_mode="constant")
+    tensors = make_problem(choices, SMALL[2], kernels)
+    _, found = backward(allocations, choices, tensors, tensors[3:])
+    assert found[0] == 4 * PIXELS
+    assert sum(found[1:]) <= 64
+
+
+def test_many_control_points_make_small_sums_too(kernels, allocations, monkeypatch):
+    """Rows of 86 sums, each over two of the sixteen tiles: with one for each they would not be small."""
+    monkeypatch.setattr(launch_backward, "block_shape", lambda *_, **__: launch.Blocks(8, 32, 1))
+    choices = Choices((64, 64), "tps")
+    shared = torch.rand(40, 2, device=kernels)
+    weights = torch.zeros(1, 2, 43, device=kernels)
+    tensors = (torch.randn(1, 1, *SMALL[2], device=kernels), weights, shared, None)
+    grads, found = backward(allocations, choices, tensors, [weights])
+    assert sum(without(found, grads)) <= 2 * 4 * 64 * 64 / 10
+
+
+@AXES
+@pytest.mark.parametrize("coordinate_map", ["affine", "grid"])
+@pytest.mark.parametrize("way", ["kernels", "cpu_path", "cpu_operators"])
+def test_an_image_is_not_copied_for_its_transforms(request, allocations, coordinate_map, axes, way):
+    device = request.getfixturevalue(way)
+    choices = Choices(SMALL[axes], coordinate_map)
+    tensors = make_problem(choices, LARGE[axes], device, transforms=4)
+    _, found = allocations(lambda: library(choices)(*tensors))
+    assert max(found) <= axes * 4 * 4 * math.prod(SMALL[axes]) < 4 * PIXELS
+
+
+@pytest.mark.parametrize("return_count", [False, True])
+def test_splatting_allocates_its_images_only(kernels, allocations, return_count):
+    values = torch.randn(1, 1, *LARGE[2], device=kernels)
+    grid = torch.rand(1, *LARGE[2], 2, device=kernels)
+    _, found = allocations(lambda: splat(values, grid, SMALL[2], return_count=return_count))
+    images = 1 + return_count
+    assert sum(found) <= images * 4 * (math.prod(SMALL[2]) + 2)

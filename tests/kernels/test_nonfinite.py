@@ -5,23 +5,28 @@ import pytest
 import torch
 
 from sampling_cases import (
+    INPUT_SIZE,
     MAPS,
+    MODES,
     PADDING_MODES,
+    SIZE,
     assert_close,
+    assert_same,
+    converted,
     definition,
-    deviation,
-    draw,
-    draw_image,
+    draw_problem,
+    has_dimension,
     library,
+    pairwise,
     values_and_gradients,
 )
 from stn_kernels import aten, backend
+from stn_kernels.autograd import Choices
 
 # Sums and products of infinities are meant to be infinite or NaN; in the interpreter NumPy remarks on them.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:(invalid value|overflow) encountered in (add|subtract|multiply)"
+    "ignore:(invalid value|overflow|divide by zero) encountered in .*:RuntimeWarning"
 )
-INPUT_SIZE, SIZE = (5, 6), (3, 7)
 INFINITY, NAN = torch.inf, torch.nan
 
 
@@ -32,8 +37,10 @@ def _aten_is_out_of_reach(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("ATen's sampler was called")
 
-    monkeypatch.setattr(aten, "sample", refuse)
-    monkeypatch.setattr(aten, "sample_backward", refuse)
+    aten.differentiates_twice()  # tries it, once
+    monkeypatch.setattr(torch, "grid_sampler", refuse)
+    for name in ("grid_sampler_2d_backward", "grid_sampler_3d_backward"):
+        monkeypatch.setattr(torch.ops.aten, name, refuse)
 
 
 @pytest.fixture(autouse=True)
@@ -48,106 +55,162 @@ def _minimum_and_maximum_drop_nan(monkeypatch):
             )
 
 
-def draw_problem(coordinate_map, dtype=torch.float64):
-    image = draw_image(2, 3, INPUT_SIZE)
-    parameters = draw(coordinate_map, 2, INPUT_SIZE, SIZE)
-    return tuple(t.to(dtype) for t in (image, parameters, torch.randn(2, 3, *SIZE)))
+def solutions(choices, tensors, grad_output, device):
+    """The library's and the reference's values and gradients."""
+    actual = values_and_gradients(library(choices), converted(tensors, device), grad_output.to(device))
+    return actual, values_and_gradients(definition(choices), tensors, grad_output)
 
 
+def combinations(*factors):
+    """Pairwise, of map, dimension, mode, padding and align_corners, and of what else is given."""
+    return pairwise(
+        *[MAPS, (2, 3), MODES, PADDING_MODES, (False, True), *factors],
+        valid=lambda coordinate_map, axes, *_: has_dimension(coordinate_map, axes),
+    )
+
+
+@pytest.mark.parametrize(
+    ("coordinate_map", "axes", "mode", "padding_mode", "align_corners", "value", "where"),
+    combinations((NAN, INFINITY, -INFINITY, 1e30), ("first", "last", "everywhere")),
+)
+def test_parameters_without_bounds_follow_the_reference(
+    device, coordinate_map, axes, mode, padding_mode, align_corners, value, where
+):
+    """One of two transforms of an image has them, in its first, its last or all numbers."""
+    choices = Choices(SIZE[axes], coordinate_map, mode, padding_mode, align_corners)
+    tensors, grad_output = draw_problem(choices, INPUT_SIZE[axes], images=1, transforms=2, channels=2)
+    numbers = tensors[1][1].view(-1)
+    numbers[{"first": slice(1), "last": slice(-1, None), "everywhere": slice(None)}[where]] = value
+    assert_same(*solutions(choices, tensors, grad_output, device))
+
+
+@pytest.mark.parametrize(("coordinate_map", "axes", "mode", "padding_mode", "align_corners"), combinations())
+def test_a_nan_concerns_its_own_transform_only(
+    device, coordinate_map, axes, mode, padding_mode, align_corners
+):
+    choices = Choices(SIZE[axes], coordinate_map, mode, padding_mode, align_corners)
+    tensors, grad_output = draw_problem(choices, INPUT_SIZE[axes], images=1, transforms=2, channels=2)
+    image, parameters, *others = tensors
+    sound = (image, parameters[:1], *others)
+    expected = values_and_gradients(definition(choices), sound, grad_output[:1])
+    parameters[1] = NAN
+    actual = values_and_gradients(library(choices), converted(tensors, device), grad_output.to(device))
+    assert actual["output"][1].isnan().all()
+    assert actual["gradient of parameters"][1].isnan().all()
+    assert_close(
+        {
+            "output": actual["output"][:1],
+            "gradient of input": actual["gradient of input"],
+            "gradient of parameters": actual["gradient of parameters"][:1],
+        },
+        {name: expected[name] for name in ("output", "gradient of input", "gradient of parameters")},
+    )
+
+
+@pytest.mark.parametrize("coordinate_map", ["grid", "displacement"])
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
-def test_a_nan_grid_point_concerns_its_own_pixel_only(device, padding_mode):
-    image, grid, grad_output = (t.to(device) for t in draw_problem("grid"))
-    choices = ("grid", SIZE, padding_mode)
+def test_a_nan_point_concerns_its_own_pixel_only(device, coordinate_map, padding_mode):
+    choices = Choices(SIZE[2], coordinate_map, padding_mode=padding_mode)
+    tensors, grad_output = draw_problem(choices, INPUT_SIZE[2])
+    point = (1, 2, 4, 0) if coordinate_map == "grid" else (1, 0, 2, 4)
     elsewhere = grad_output.clone()
     elsewhere[1, :, 2, 4] = 0
-    output, grad_image, grad_grid = values_and_gradients(definition(*choices), image, grid, elsewhere)
-    output[1, :, 2, 4] = NAN
-    grad_grid[1, 2, 4] = NAN
+    expected = values_and_gradients(definition(choices), tensors, elsewhere)
+    expected["output"][1, :, 2, 4] = NAN
+    gradient = expected["gradient of parameters"]
+    gradient = gradient if coordinate_map == "grid" else gradient.movedim(1, -1)
+    gradient[1, 2, 4] = NAN
 
-    grid[1, 2, 4, 0] = NAN
-    actual = values_and_gradients(library(*choices), image, grid, grad_output)
-    for result, expected in zip(actual, (output, grad_image, grad_grid), strict=True):
-        torch.testing.assert_close(result, expected, rtol=0, atol=1e-10, equal_nan=True)
-
-
-@pytest.mark.parametrize("padding_mode", PADDING_MODES)
-@pytest.mark.parametrize("entry", [(0, 0), (1, 2)], ids=["factor", "offset"])
-def test_a_nan_in_theta_concerns_its_own_sample_only(device, entry, padding_mode):
-    image, theta, grad_output = (t.to(device) for t in draw_problem("affine"))
-    choices = ("affine", SIZE, padding_mode)
-    sound = values_and_gradients(definition(*choices), image[:1], theta[:1], grad_output[:1])
-
-    theta[1][entry] = NAN
-    actual = values_and_gradients(library(*choices), image, theta, grad_output)
-    assert_close([result[:1] for result in actual], sound)
-    output, grad_image, grad_theta = (result[1] for result in actual)
-    assert output.isnan().all()
-    assert (grad_image == 0).all()
-    assert grad_theta.isnan().all()
+    if padding_mode == "constant":  # the point takes no fill
+        outside = (
+            definition(choices)(torch.zeros_like(tensors[0]), *tensors[1:3], torch.ones(3).double()) == 1
+        )
+        outside[1, :, 2, 4] = False
+        expected["gradient of fill"] = (grad_output * outside).sum((0, 2, 3))
+    tensors[1][point] = NAN
+    actual = values_and_gradients(library(choices), converted(tensors, device), grad_output.to(device))
+    assert_same(actual, expected)
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
 @pytest.mark.parametrize("sign", [1, -1])
-def test_an_infinite_coordinate_is_outside_and_undefined_under_reflection(device, sign, padding_mode):
-    image, grid, grad_output = (t.to(device) for t in draw_problem("grid"))
-    choices = ("grid", SIZE, padding_mode)
-    far = grid.clone()
-    far[0, 1, 5, 1] = sign * 5.0
+def test_an_infinite_coordinate_is_outside_and_undefined_under_reflection(device, sign, padding_mode, mode):
+    choices = Choices(SIZE[2], "grid", mode, padding_mode)
+    tensors, grad_output = draw_problem(choices, INPUT_SIZE[2])
+    grid = tensors[1]
+    grid[0, 1, 5, 1] = sign * 5.0
+    expected = values_and_gradients(definition(choices), tensors, grad_output)
     grid[0, 1, 5, 1] = sign * INFINITY
-    output, grad_image, grad_grid = values_and_gradients(library(*choices), image, grid, grad_output)
+    actual = values_and_gradients(library(choices), converted(tensors, device), grad_output.to(device))
     if padding_mode == "reflection":
-        assert output[0, :, 1, 5].isnan().all()
-        assert grad_grid[0, 1, 5].isnan().all()
-        assert grad_image.isfinite().all()
+        assert actual["output"][0, :, 1, 5].isnan().all()
+        assert actual["gradient of parameters"][0, 1, 5].isnan().all()
+        assert actual["gradient of input"].isfinite().all()
     else:
-        expected = values_and_gradients(definition(*choices), image, far, grad_output)
-        assert_close((output, grad_image, grad_grid), expected)
+        assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("padding_mode", PADDING_MODES)
 @pytest.mark.parametrize(
-    "theta",
-    [
-        [[1, 0, INFINITY], [0, 1, 0]],
-        [[INFINITY, 0, 0], [0, 1, 0]],  # NaN in the middle column, where infinity meets zero
-        [[1, 0, 0], [INFINITY, -INFINITY, 0]],
-        [[1, NAN, 0], [0, 1, INFINITY]],
-    ],
-    ids=["offset", "factor", "opposite factors", "with NaN"],
+    ("coordinate_map", "axes", "mode", "padding_mode", "align_corners", "dtype", "magnitude"),
+    combinations((torch.float32, torch.float64), (1e10, -1e30, 3e38)),
 )
-def test_infinities_in_theta_follow_the_reference(device, theta, padding_mode):
-    image, _, grad_output = draw_problem("affine")
-    problem = (image, torch.tensor(theta, dtype=torch.float64).expand(2, 2, 3), grad_output)
-    choices = ("affine", SIZE, padding_mode)
-    actual = values_and_gradients(library(*choices), *(t.to(device) for t in problem))
-    expected = values_and_gradients(definition(*choices), *problem)
-    for result, reference in zip(actual, expected, strict=True):
-        torch.testing.assert_close(result.cpu(), reference, rtol=0, atol=1e-10, equal_nan=True)
+def test_far_coordinates_stay_in_the_images_range(
+    device, coordinate_map, axes, mode, padding_mode, align_corners, dtype, magnitude
+):
+    """Values between the image's, zero and the fill; bicubic weights overshoot, at most 1.5 along an axis."""
+    choices = Choices(SIZE[axes], coordinate_map, mode, padding_mode, align_corners)
+    tensors, grad_output = draw_problem(choices, INPUT_SIZE[axes], images=1, transforms=2, channels=2)
+    # Of a homography the numerators only: far over far may be anywhere.
+    tensors[1][1].view(-1)[: 6 if coordinate_map == "projective" else None : 3] = magnitude
+    tensors, grad_output = converted(tensors, device, dtype), grad_output.to(device, dtype)
+    results = values_and_gradients(library(choices), tensors, grad_output)
+    assert results["gradient of input"].isfinite().all()
+    output = results["output"]
+    # Times the image's size or by differences of infinities such a coordinate is infinite or NaN in float32.
+    if dtype == torch.float64 and coordinate_map not in ("projective", "tps"):
+        assert output.isfinite().all()
+    largest = max(float(t.abs().max()) for t in (tensors[0], tensors[3]) if t is not None)
+    assert output[output.isfinite()].abs().max() <= (1.5**axes if mode == "bicubic" else 1) * largest
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("magnitude", [1e10, 1e30, -3e38])
-@pytest.mark.parametrize("padding_mode", PADDING_MODES)
-@pytest.mark.parametrize("coordinate_map", MAPS)
-def test_far_coordinates_stay_in_the_images_range(device, coordinate_map, padding_mode, magnitude, dtype):
-    image, parameters, grad_output = draw_problem(coordinate_map, dtype)
-    parameters[1].view(-1)[::3] = magnitude
-    problem = [t.to(device) for t in (image, parameters, grad_output)]
-    results = values_and_gradients(library(coordinate_map, SIZE, padding_mode), *problem)
-    finite = [r.isfinite() for r in results]
-    if padding_mode == "reflection" and abs(magnitude) > 1e38 and dtype != torch.float64:
-        assert finite[1].all()  # times the image's size such a coordinate overflows to infinity
-    else:
-        assert all(f.all() for f in finite)
-    values = results[0][finite[0]]
-    assert values.min() >= min(0, image.min())
-    assert values.max() <= max(0, image.max())
+@pytest.mark.parametrize(
+    ("input_size", "mode", "padding_mode", "align_corners"),
+    pairwise([(1, 1), (1, 6), (6, 1), (1, 1, 1), (2, 1, 3)], MODES, PADDING_MODES, (False, True)),
+)
+def test_single_pixels_and_rows_at_any_coordinate_follow_the_reference(
+    device, input_size, mode, padding_mode, align_corners
+):
+    axes = len(input_size)
+    choices = Choices((1, 5) if axes == 2 else (1, 1, 5), "grid", mode, padding_mode, align_corners)
+    tensors, grad_output = draw_problem(choices, input_size, images=1, channels=1)
+    for place, value in enumerate((NAN, INFINITY, -INFINITY, 1e30)):
+        tensors[1].view(5, axes)[place, place % axes] = value
+    assert_same(*solutions(choices, tensors, grad_output, device))
+
+
+@pytest.mark.parametrize(
+    ("coordinate_map", "axes", "mode", "padding_mode", "align_corners", "value"),
+    combinations((NAN, INFINITY, 1e30)),
+)
+def test_nothing_outside_the_image_is_read(
+    device, coordinate_map, axes, mode, padding_mode, align_corners, value
+):
+    """The image is a view into infinities, which any product with them would show."""
+    choices = Choices(SIZE[axes], coordinate_map, mode, padding_mode, align_corners)
+    tensors, grad_output = draw_problem(choices, INPUT_SIZE[axes], images=1, channels=2)
+    tensors[1].view(-1)[:1] = value
+    around = torch.nn.functional.pad(tensors[0], [2] * (2 * axes), value=INFINITY)
+    expected = values_and_gradients(definition(choices), tensors, grad_output)
+    moved = (around.to(device)[(..., *[slice(2, -2)] * axes)], *converted(tensors[1:], device))
+    assert_same(values_and_gradients(library(choices), moved, grad_output.to(device)), expected)
 
 
 def test_moderate_coordinates_are_left_to_aten(cpu_path, monkeypatch):
     """The guard above can fail: finite coordinates do reach ATen."""
-    image, grid, _ = draw_problem("grid")
+    choices = Choices(SIZE[2], "grid")
+    tensors, grad_output = draw_problem(choices, INPUT_SIZE[2])
     with pytest.raises(AssertionError, match="was called"):
-        library("grid", SIZE)(image, grid)
+        library(choices)(*tensors)
     monkeypatch.undo()
-    assert deviation(library("grid", SIZE)(image, grid), definition("grid", SIZE)(image, grid)) <= 1e-10
+    assert_close(*solutions(choices, tensors, grad_output, cpu_path))

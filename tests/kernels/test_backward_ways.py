@@ -1,0 +1,375 @@
+"""The ways to the image's gradient agree, and the deterministic ones give the same bits on every run."""
+
+import pytest
+import torch
+
+from sampling_cases import (
+    EDGES_AND_CORNERS,
+    INPUT_SIZE,
+    LAYOUTS,
+    MAPS,
+    MODES,
+    PADDING_MODES,
+    SIZE,
+    assert_close,
+    converted,
+    definition,
+    deviation,
+    draw_image,
+    draw_problem,
+    has_dimension,
+    library,
+    pairwise,
+    uniform,
+    values_and_gradients,
+)
+from stn_kernels import backend, reference
+from stn_kernels.autograd import Choices
+
+if not backend.HAS_TRITON:
+    pytest.skip("the kernels need Triton", allow_module_level=True)
+
+import triton
+from triton import language as tl
+
+from stn_kernels import launch, launch_backward
+from stn_kernels.gather import is_gathered
+from stn_kernels.layouts import per_transform, volume_size
+from stn_kernels.template import half_extents
+
+GATHERS = [name for name, way in launch_backward.WAYS.items() if way.gather]
+FIXED_POINTS = [name for name, way in launch_backward.WAYS.items() if way.fixed_point]
+# Sums of tens of terms, in another order. In fixed point they have 50 bits or more.
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+
+@pytest.fixture
+def force_way(monkeypatch):
+    return lambda name: monkeypatch.setattr(launch_backward, "forced_way", name)
+
+
+# --- all ways agree ----------------------------------------------------------------------------------------
+
+
+def assert_right(kernels, choices, dtype, layout="contiguous", transforms=2):
+    tensors, grad_output = draw_problem(
+        choices, INPUT_SIZE[len(choices.size)], transforms=transforms, layout=layout
+    )
+    moved = converted((*tensors, grad_output), kernels, dtype)
+    actual = values_and_gradients(library(choices), moved[:4], moved[4])
+    expected = values_and_gradients(definition(choices), tensors, grad_output)
+    assert_close(actual, expected, TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize(
+    ("way", "mode", "axes", "align_corners", "layout", "dtype"),
+    pairwise(GATHERS, MODES, (2, 3), (False, True), LAYOUTS, TOLERANCES),
+)
+def test_gathering_agrees_with_the_reference(
+    kernels, force_way, way, mode, axes, align_corners, layout, dtype
+):
+    force_way(way)
+    assert_right(kernels, Choices(SIZE[axes], "affine", mode, "zeros", align_corners), dtype, layout)
+
+
+@pytest.mark.parametrize(
+    ("way", "coordinate_map", "mode", "padding_mode", "axes", "dtype"),
+    pairwise(
+        *[launch_backward.WAYS, MAPS, MODES, PADDING_MODES, (2, 3), TOLERANCES],
+        valid=lambda way, m, mode, padding, axes, dtype: (
+            has_dimension(m, axes) and (axes == 2 or mode != "bicubic")
+        ),
+    ),
+)
+def test_every_way_agrees_for_every_choice(
+    kernels, force_way, way, coordinate_map, mode, padding_mode, axes, dtype
+):
+    """What cannot be gathered is scattered even where gathering is asked for."""
+    force_way(way)
+    assert_right(kernels, Choices(SIZE[axes], coordinate_map, mode, padding_mode), dtype, transforms=1)
+
+
+# --- what is gathered, and what is left to the scatter -----------------------------------------------------
+
+NAN, INFINITE = float("nan"), float("inf")
+THETAS = {  # with whether they are gathered
+    "identity": ([[1, 0, 0], [0, 1, 0]], True),
+    "quarter turn": ([[0, -1, 0], [1, 0, 0]], True),
+    "mirrored and sheared": ([[-1, 0.5, 0.1], [0, 1, -0.2]], True),
+    "half size": ([[2, 0, 0], [0, 2, 0]], True),
+    "double size": ([[0.5, 0, 0.25], [0, 0.5, -0.25]], True),
+    "far outside": ([[1, 0, 1e4], [0, 1, 0]], True),
+    "outside all bounds": ([[1, 0, 1e9], [0, 1, 0]], False),
+    "one pixel magnified over more than a box": ([[0.02, 0, 0.1], [0, 0.02, 0.1]], False),
+    "nearly singular": ([[1, 1, 0.1], [1, 1.0001, 0]], False),
+    "singular": ([[0.5, 1, 0], [0.25, 0.5, 0.1]], False),
+    "one line": ([[1, 0, 0.1], [0, 0, 0.1]], False),
+    "zero": ([[0, 0, 0], [0, 0, 0]], False),
+    "tiny": ([[1e-20, 0, 0], [0, 1e-20, 0]], False),
+    "huge": ([[1e20, 0, 0], [0, 1e20, 0]], False),
+    "NaN": ([[1, 0, NAN], [0, 1, 0]], False),
+    "infinite": ([[1, 0, 0], [0, INFINITE, 0]], False),
+}
+
+
+@triton.jit
+def is_gathered_kernel(
+    result, parameters, sizes, TAPS: tl.constexpr, AXES: tl.constexpr, COMPUTE: tl.constexpr
+):
+    m = tl.program_id(0)
+    own = (parameters[0] + m * parameters[1], parameters[2])
+    extents = half_extents(sizes, False, COMPUTE)
+    tl.store(result + m, is_gathered(own, sizes, extents, TAPS, AXES, COMPUTE).to(tl.int8))
+
+
+def which_are_gathered(theta, input_size, size, taps=2):
+    result = torch.empty(len(theta), dtype=torch.int8, device=theta.device)
+    sizes = (volume_size(input_size), volume_size(size))
+    compute = launch.TRITON_DTYPES[theta.dtype]
+    is_gathered_kernel[(len(theta),)](result, per_transform(theta), sizes, taps, len(size), compute)
+    return result.bool().tolist()
+
+
+def special_thetas(axes, dtype, device):
+    """In 3-D the same in x and y, and the identity in z."""
+    theta = torch.eye(axes, axes + 1, dtype=dtype, device=device).repeat(len(THETAS), 1, 1)
+    theta[:, :2, [0, 1, -1]] = torch.tensor([numbers for numbers, _ in THETAS.values()]).to(theta)
+    return theta
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("axes", [2, 3])
+def test_maps_that_have_a_good_inverse_are_gathered(kernels, axes, dtype):
+    theta = special_thetas(axes, dtype, kernels)
+    actual = which_are_gathered(theta, INPUT_SIZE[axes], INPUT_SIZE[axes])
+    assert dict(zip(THETAS, actual, strict=True)) == {
+        name: gathered for name, (_, gathered) in THETAS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("way", "mode", "axes", "dtype", "one_image"),
+    pairwise(
+        *[GATHERS, ("nearest", "bilinear", "bicubic"), (2, 3), TOLERANCES, (False, True)],
+        valid=lambda way, mode, axes, *_: axes == 2 or mode == "bilinear",
+    ),
+)
+def test_what_is_left_to_the_scatter_agrees_beside_what_is_gathered(
+    kernels, force_way, way, mode, axes, dtype, one_image
+):
+    """With an image for each transform, and with one for all, whose gradient then comes by both ways."""
+    force_way(way)
+    size = INPUT_SIZE[axes]
+    theta = special_thetas(axes, dtype, kernels)
+    image = draw_image(1 if one_image else len(theta), 3, size).to(kernels, dtype).requires_grad_()
+    grad_output = draw_image(len(theta), 3, size).to(kernels, dtype)
+    choices = Choices(size, "affine", mode)
+    solvers = (library(choices), definition(choices))
+    actual, expected = (torch.autograd.grad(s(image, theta), image, grad_output)[0] for s in solvers)
+    assert deviation(actual, expected) <= TOLERANCES[dtype]
+
+
+def thetas_at_ties(count, input_size, size, dtype):
+    """Random maps, moved so that one output pixel each lies half-way between two pixels along every axis: on
+    which side is decided by rounding."""
+    axes = len(size)
+    theta = torch.randn(count, axes, axes + 1, dtype=torch.float64)
+    theta *= torch.logspace(-0.5, 1.5, count)[:, None, None]
+    pixel = torch.stack([torch.randint(s, (count,)) for s in reversed(size)], -1)
+    extents = torch.tensor(reference.half_extents(input_size, False)).double()
+    targets = torch.tensor([s / 2 for s in reversed(size)]).double()
+    at = (pixel - targets + 0.5) / targets
+    tie = torch.stack([torch.randint(-1, s + 1, (count,)) for s in reversed(input_size)], -1) + 0.5
+    offset = tie - (extents - 0.5)
+    theta[..., -1] = offset / extents - (theta[..., :-1] @ at[..., None])[..., 0]
+    return theta.to(dtype)
+
+
+@pytest.mark.parametrize(("mode", "axes", "dtype"), pairwise(("nearest", "integer"), (2, 3), TOLERANCES))
+def test_no_pixel_that_contributes_is_missed(kernels, force_way, mode, axes, dtype):
+    """Weights are one and gradients whole numbers: sums are exact, and a missed pixel makes them unequal."""
+    input_size, size = {2: ((4, 5), (5, 6)), 3: ((2, 3, 4), (3, 2, 4))}[axes]
+    ties = thetas_at_ties(24 if axes == 2 else 12, input_size, size, dtype)
+    turns = torch.round(uniform(-4, 4, *ties[::2].shape)).to(dtype) / 2  # in whole and half pixels, exact
+    theta = torch.cat([ties, turns]).to(kernels)
+    assert sum(which_are_gathered(theta, input_size, size, 1)) >= len(theta) // 2
+    image = torch.zeros(len(theta), 1, *input_size, dtype=dtype, device=kernels, requires_grad=True)
+    grad_output = torch.randint(1, 1000, (len(theta), 1, *size)).to(image)
+    choices = Choices(size, "affine", mode)
+    grads = {}
+    for way in ("gather", "scatter"):
+        force_way(way)
+        (grads[way],) = torch.autograd.grad(library(choices)(image, theta), image, grad_output)
+    assert torch.equal(grads["gather"], grads["scatter"])
+    assert grads["scatter"].any()
+
+
+@EDGES_AND_CORNERS
+@pytest.mark.parametrize("input_size", [(1, 1), (1, 7), (6, 1)], ids=str)
+def test_images_of_one_row_column_or_pixel_are_gathered_or_left(
+    kernels, force_way, input_size, align_corners
+):
+    force_way("gather")
+    choices = Choices((4, 5), "affine", align_corners=align_corners)
+    tensors, grad_output = draw_problem(choices, input_size)
+    actual = values_and_gradients(library(choices), converted(tensors, kernels), grad_output.to(kernels))
+    assert_close(actual, values_and_gradients(definition(choices), tensors, grad_output))
+
+
+# --- the same bits on every run ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shuffle_programs(kernels, monkeypatch):
+    """Has the interpreter run the programs of each launch in another order. A GPU does so by itself."""
+    if kernels.type == "cuda":
+        return lambda seed: None
+    from triton.runtime.interpreter import interpreter_builder as builder
+
+    place = builder.set_grid_idx
+
+    def shuffle(seed):
+        order = []
+
+        def set_grid_idx(x, y, z):
+            if x == 0:
+                generator = torch.Generator().manual_seed(seed)
+                order[:] = torch.randperm(builder.grid_dim[0], generator=generator).tolist()
+            place(order[x], y, z)
+
+        monkeypatch.setattr(builder, "set_grid_idx", set_grid_idx)
+
+    return shuffle
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Many programs, so that their order can matter."""
+    for module in (launch, launch_backward):
+        monkeypatch.setattr(module, "block_shape", lambda *_, **__: launch.Blocks(2, 4, 2))
+
+
+@pytest.fixture
+def run_ten_times(kernels, shuffle_programs, small_blocks):
+    """Output and gradients of ten runs, the orders of whose programs differ."""
+
+    def run(choices):
+        tensors, grad_output = draw_problem(choices, INPUT_SIZE[len(choices.size)], 1, 4, 3)
+        moved = converted((*tensors, grad_output), kernels, torch.float32)
+        results = []
+        for seed in range(10):
+            shuffle_programs(seed)
+            results.append(values_and_gradients(library(choices), moved[:4], moved[4]))
+        return results
+
+    return run
+
+
+def names_that_differ(results):
+    return {name for name, first in results[0].items() for r in results if not torch.equal(r[name], first)}
+
+
+@pytest.mark.parametrize(
+    ("coordinate_map", "axes", "padding_mode"),
+    [
+        *[(m, 2, "constant") for m in MAPS],
+        ("affine", 2, "zeros"),
+        ("affine", 3, "zeros"),
+        ("basis", 3, "border"),
+    ],
+)
+def test_deterministic_results_are_the_same_bits_in_any_order(
+    run_ten_times, coordinate_map, axes, padding_mode
+):
+    choices = Choices(SIZE[axes], coordinate_map, padding_mode=padding_mode, deterministic=True)
+    assert names_that_differ(run_ten_times(choices)) == set()
+
+
+@pytest.mark.parametrize("coordinate_map", MAPS)
+def test_in_the_scatter_the_order_shows_in_the_images_gradient_only(run_ten_times, coordinate_map):
+    choices = Choices(SIZE[2], coordinate_map, padding_mode="constant", deterministic=False)
+    assert names_that_differ(run_ten_times(choices)) == {"gradient of input"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "magnitudes"), [(torch.float32, (1e-30, 1e30)), (torch.float64, (1e-200, 1e-40, 1e40, 1e200))]
+)
+@pytest.mark.parametrize("way", FIXED_POINTS)
+def test_fixed_point_follows_the_gradients_magnitude(kernels, force_way, way, dtype, magnitudes):
+    force_way(way)
+    choices = Choices(SIZE[2], "affine")
+    (image, theta, *_), grad_output = draw_problem(choices, INPUT_SIZE[2], transforms=2)
+    (expected,) = torch.autograd.grad(definition(choices)(image.requires_grad_(), theta), image, grad_output)
+    single = [t.detach().to(kernels, dtype) for t in (image, theta, grad_output)]
+    for magnitude in magnitudes:
+        output = library(choices)(single[0].requires_grad_(), single[1])
+        (actual,) = torch.autograd.grad(output, single[0], magnitude * single[2])
+        assert deviation(actual / magnitude, expected) <= TOLERANCES[dtype], magnitude
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITE, -INFINITE])
+def test_fixed_point_has_no_room_for_a_gradient_that_is_not_finite_and_says_so(kernels, force_way, value):
+    """The whole channel of the image becomes NaN, and no other."""
+    force_way("fixed point")
+    choices = Choices(SIZE[2], "affine")
+    image, theta, *_ = converted(draw_problem(choices, INPUT_SIZE[2])[0], kernels)
+    output = library(choices)(image.requires_grad_(), theta)
+    grad_output = torch.ones_like(output)
+    grad_output[1, 2, 0, 0] = value
+    (grad,) = torch.autograd.grad(output, image, grad_output)
+    channels = grad.isnan().flatten(2)
+    assert channels[1, 2].all()
+    assert channels.sum() == channels[1, 2].sum()
+
+
+# --- which way is chosen -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pytorchs_switch():
+    """torch.use_deterministic_algorithms, turned back at the end."""
+    before = torch.are_deterministic_algorithms_enabled()
+    yield torch.use_deterministic_algorithms
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.parametrize(
+    ("deterministic", "switch", "expected"),
+    [(None, False, False), (None, True, True), (False, True, False), (True, False, True)],
+)
+@pytest.mark.parametrize(
+    ("coordinate_map", "padding_mode", "gathers"),
+    [("affine", "zeros", True), ("affine", "border", False), ("grid", "zeros", False)],
+)
+def test_the_argument_overrules_pytorchs_switch(
+    kernels,
+    monkeypatch,
+    pytorchs_switch,
+    coordinate_map,
+    padding_mode,
+    gathers,
+    deterministic,
+    switch,
+    expected,
+):
+    pytorchs_switch(switch)
+    launched = []
+
+    def spy(name):
+        build = getattr(launch_backward, name)
+
+        def built(*arguments):
+            launch = build(*arguments)
+            launched.append((name, launch.constants["FIXED_POINT"]))
+            return launch
+
+        monkeypatch.setattr(launch_backward, name, built)
+
+    spy("scatter_launch")
+    spy("gather_launch")
+    choices = Choices(SIZE[2], coordinate_map, "bilinear", padding_mode, False, deterministic)
+    (image, parameters, *_), grad_output = draw_problem(choices, INPUT_SIZE[2])
+    output = library(choices)(image.to(kernels).requires_grad_(), parameters.to(kernels))
+    output.backward(grad_output.to(kernels))
+    ways = {("scatter_launch", expected)} | ({("gather_launch", True)} if expected and gathers else set())
+    assert set(launched) == ways
