@@ -15,7 +15,7 @@ test: export CUDA_VISIBLE_DEVICES =
 test: export OMP_NUM_THREADS = 1
 test: export MKL_NUM_THREADS = 1
 test: lint
-	$(python) -m pytest -n 2 --durations=15 $(ARGS)
+	$(python) -m pytest -n 2 --dist loadgroup --durations=15 $(ARGS)
 	$(python) -m pytest $(nbval) -n 2 --dist loadscope --durations=15 $(chapters)
 
 lint: environment

@@ -100,7 +100,7 @@ def is_gathered(parameters, sizes, extents, TAPS: constexpr, AXES: constexpr, CO
         box *= 2.0 * dot(magnitudes(inverse[2]), reach) + size
         largest *= size
     near = (tl.abs(s[0]) < LARGEST_OFFSET) & (tl.abs(s[1]) < LARGEST_OFFSET) & (tl.abs(s[2]) < LARGEST_OFFSET)
-    return near & (size > 0.0) & (condition < LARGEST_CONDITION) & (box <= largest) & (largest < 1e30)
+    return near & (largest > 0.0) & (condition < LARGEST_CONDITION) & (box <= largest) & (largest < 1e30)
 
 
 @triton.jit

@@ -286,9 +286,14 @@ def parameter_gradients(
     _, need_parameters, need_shared, _ = needs
     need_planes = need_shared and map.shared_vjp is not None
     shared_in_rows = need_shared and not need_planes
+    if shared_in_rows and map.per_pixel:
+        raise NotImplementedError(
+            f"the coordinate map {choices.coordinate_map!r} was registered without a shared_vjp, which the "
+            "gradient of `shared` needs beside parameters for each pixel"
+        )
     if need_parameters or shared_in_rows:
         sums = with_parameters(sums, tensors, choices, shared_in_rows)
-    if sums != Sums():
+    if sums.grad_input is not None or sums.grad_parameters is not None:
         scatter_launch(grad_output, tensors, choices, sums).run()
     grad_parameters, grad_shared = sums.grad_parameters, None
     if grad_parameters is not None and not map.per_pixel:

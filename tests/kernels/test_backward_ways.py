@@ -18,6 +18,7 @@ from sampling_cases import (
     draw_image,
     draw_problem,
     has_dimension,
+    leaves,
     library,
     pairwise,
     uniform,
@@ -64,6 +65,7 @@ def assert_right(kernels, choices, dtype, layout="contiguous", transforms=2):
 @pytest.mark.parametrize(
     ("way", "mode", "axes", "align_corners", "layout", "dtype"),
     pairwise(GATHERS, MODES, (2, 3), (False, True), LAYOUTS, TOLERANCES),
+    ids=str,
 )
 def test_gathering_agrees_with_the_reference(
     kernels, force_way, way, mode, axes, align_corners, layout, dtype
@@ -75,11 +77,10 @@ def test_gathering_agrees_with_the_reference(
 @pytest.mark.parametrize(
     ("way", "coordinate_map", "mode", "padding_mode", "axes", "dtype"),
     pairwise(
-        *[launch_backward.WAYS, MAPS, MODES, PADDING_MODES, (2, 3), TOLERANCES],
-        valid=lambda way, m, mode, padding, axes, dtype: (
-            has_dimension(m, axes) and (axes == 2 or mode != "bicubic")
-        ),
+        *[launch_backward.WAYS, MAPS, ("nearest", "bilinear"), PADDING_MODES, (2, 3), TOLERANCES],
+        valid=lambda way, m, mode, padding, axes, dtype: has_dimension(m, axes),
     ),
+    ids=str,
 )
 def test_every_way_agrees_for_every_choice(
     kernels, force_way, way, coordinate_map, mode, padding_mode, axes, dtype
@@ -91,7 +92,9 @@ def test_every_way_agrees_for_every_choice(
 
 # --- what is gathered, and what is left to the scatter -----------------------------------------------------
 
+SMALL = {2: (3, 4), 3: (2, 3, 2)}  # input and output: gathering is the interpreter's slowest work
 NAN, INFINITE = float("nan"), float("inf")
+NOT_FINITE = pytest.mark.filterwarnings("ignore:.* encountered in (multiply|divide):RuntimeWarning")
 THETAS = {  # with whether they are gathered
     "identity": ([[1, 0, 0], [0, 1, 0]], True),
     "quarter turn": ([[0, -1, 0], [1, 0, 0]], True),
@@ -137,29 +140,32 @@ def special_thetas(axes, dtype, device):
     return theta
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
+@NOT_FINITE
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("axes", [2, 3])
 def test_maps_that_have_a_good_inverse_are_gathered(kernels, axes, dtype):
     theta = special_thetas(axes, dtype, kernels)
-    actual = which_are_gathered(theta, INPUT_SIZE[axes], INPUT_SIZE[axes])
+    actual = which_are_gathered(theta, SMALL[axes], SMALL[axes])
     assert dict(zip(THETAS, actual, strict=True)) == {
         name: gathered for name, (_, gathered) in THETAS.items()
     }
 
 
+@NOT_FINITE
 @pytest.mark.parametrize(
     ("way", "mode", "axes", "dtype", "one_image"),
     pairwise(
-        *[GATHERS, ("nearest", "bilinear", "bicubic"), (2, 3), TOLERANCES, (False, True)],
+        *[GATHERS, ("bilinear", "bicubic"), (2, 3), TOLERANCES, (False, True)],
         valid=lambda way, mode, axes, *_: axes == 2 or mode == "bilinear",
     ),
+    ids=str,
 )
 def test_what_is_left_to_the_scatter_agrees_beside_what_is_gathered(
     kernels, force_way, way, mode, axes, dtype, one_image
 ):
     """With an image for each transform, and with one for all, whose gradient then comes by both ways."""
     force_way(way)
-    size = INPUT_SIZE[axes]
+    size = SMALL[axes]
     theta = special_thetas(axes, dtype, kernels)
     image = draw_image(1 if one_image else len(theta), 3, size).to(kernels, dtype).requires_grad_()
     grad_output = draw_image(len(theta), 3, size).to(kernels, dtype)
@@ -185,11 +191,13 @@ def thetas_at_ties(count, input_size, size, dtype):
     return theta.to(dtype)
 
 
-@pytest.mark.parametrize(("mode", "axes", "dtype"), pairwise(("nearest", "integer"), (2, 3), TOLERANCES))
+@pytest.mark.parametrize(
+    ("mode", "axes", "dtype"), pairwise(("nearest", "integer"), (2, 3), TOLERANCES), ids=str
+)
 def test_no_pixel_that_contributes_is_missed(kernels, force_way, mode, axes, dtype):
     """Weights are one and gradients whole numbers: sums are exact, and a missed pixel makes them unequal."""
     input_size, size = {2: ((4, 5), (5, 6)), 3: ((2, 3, 4), (3, 2, 4))}[axes]
-    ties = thetas_at_ties(24 if axes == 2 else 12, input_size, size, dtype)
+    ties = thetas_at_ties(16 if axes == 2 else 8, input_size, size, dtype)
     turns = torch.round(uniform(-4, 4, *ties[::2].shape)).to(dtype) / 2  # in whole and half pixels, exact
     theta = torch.cat([ties, turns]).to(kernels)
     assert sum(which_are_gathered(theta, input_size, size, 1)) >= len(theta) // 2
@@ -243,56 +251,50 @@ def shuffle_programs(kernels, monkeypatch):
 
 
 @pytest.fixture
-def small_blocks(monkeypatch):
-    """Many programs, so that their order can matter."""
+def run_again(kernels, monkeypatch, shuffle_programs):
+    """Names of the gradients whose bits change when the programs, many and small, run in other orders."""
     for module in (launch, launch_backward):
-        monkeypatch.setattr(module, "block_shape", lambda *_, **__: launch.Blocks(2, 4, 2))
+        monkeypatch.setattr(module, "block_shape", lambda *_, **__: launch.Blocks(2, 4, 4))
 
-
-@pytest.fixture
-def run_ten_times(kernels, shuffle_programs, small_blocks):
-    """Output and gradients of ten runs, the orders of whose programs differ."""
-
-    def run(choices):
-        tensors, grad_output = draw_problem(choices, INPUT_SIZE[len(choices.size)], 1, 4, 3)
-        moved = converted((*tensors, grad_output), kernels, torch.float32)
-        results = []
-        for seed in range(10):
+    def run(choices, runs):
+        axes = len(choices.size)
+        tensors, grad_output = draw_problem(choices, (2, 4, 3)[-axes:], images=1, transforms=4)
+        present = leaves(converted(tensors, kernels, torch.float32))
+        output = library(choices)(**present)
+        gradients = []
+        for seed in range(runs):
             shuffle_programs(seed)
-            results.append(values_and_gradients(library(choices), moved[:4], moved[4]))
-        return results
+            gradients.append(
+                torch.autograd.grad(output, list(present.values()), grad_output.to(output), retain_graph=True)
+            )
+        return {
+            name
+            for name, first, *others in zip(present, *gradients, strict=True)
+            if not all(torch.equal(first, other) for other in others)
+        }
 
     return run
 
 
-def names_that_differ(results):
-    return {name for name, first in results[0].items() for r in results if not torch.equal(r[name], first)}
+@pytest.mark.parametrize("coordinate_map", MAPS)
+def test_deterministic_gradients_are_the_same_bits_in_any_order(run_again, coordinate_map):
+    """In fixed point: under "constant" affine maps are not gathered either."""
+    padding_mode = "constant" if coordinate_map == "affine" else "zeros"
+    choices = Choices((2, 4), coordinate_map, padding_mode=padding_mode, deterministic=True)
+    assert run_again(choices, 10) == set()
 
 
-@pytest.mark.parametrize(
-    ("coordinate_map", "axes", "padding_mode"),
-    [
-        *[(m, 2, "constant") for m in MAPS],
-        ("affine", 2, "zeros"),
-        ("affine", 3, "zeros"),
-        ("basis", 3, "border"),
-    ],
-)
-def test_deterministic_results_are_the_same_bits_in_any_order(
-    run_ten_times, coordinate_map, axes, padding_mode
-):
-    choices = Choices(SIZE[axes], coordinate_map, padding_mode=padding_mode, deterministic=True)
-    assert names_that_differ(run_ten_times(choices)) == set()
+def test_gathered_gradients_are_the_same_bits_in_any_order(run_again):
+    assert run_again(Choices((2, 3), "affine", deterministic=True), 10) == set()
 
 
 @pytest.mark.parametrize("coordinate_map", MAPS)
-def test_in_the_scatter_the_order_shows_in_the_images_gradient_only(run_ten_times, coordinate_map):
-    choices = Choices(SIZE[2], coordinate_map, padding_mode="constant", deterministic=False)
-    assert names_that_differ(run_ten_times(choices)) == {"gradient of input"}
+def test_in_the_scatter_the_order_shows_in_the_images_gradient_only(run_again, coordinate_map):
+    assert run_again(Choices((2, 4), coordinate_map, "bilinear", "border", False, False), 4) == {"input"}
 
 
 @pytest.mark.parametrize(
-    ("dtype", "magnitudes"), [(torch.float32, (1e-30, 1e30)), (torch.float64, (1e-200, 1e-40, 1e40, 1e200))]
+    ("dtype", "magnitudes"), [(torch.float32, (1e-30, 1e30)), (torch.float64, (1e-200, 1e200))]
 )
 @pytest.mark.parametrize("way", FIXED_POINTS)
 def test_fixed_point_follows_the_gradients_magnitude(kernels, force_way, way, dtype, magnitudes):

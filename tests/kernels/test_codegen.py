@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.xdist_group("codegen")  # one worker compiles for all
 
 SCRIPT = Path(__file__).parents[2] / "kernels" / "benchmarks" / "codegen.py"
 # Of a thread; the hardware's bound is 255, on AMD 512. With 128, four blocks of 128 threads share a
@@ -25,7 +26,7 @@ KERNELS = {"forward", "scatter", "gather", "fixed point", "shared"}
 def report(tmp_path_factory):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    command = [sys.executable, str(SCRIPT), "--json"]
+    command = [sys.executable, str(SCRIPT), "--json", "--jobs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
