@@ -195,9 +195,9 @@ def sample_gather_kernel(
     # than what the bounds are widened by, that the identity still visits one pixel and not nine.
     margin = roundings(-16 if VANISHES else 16, COMPUTE)
     reach = (
-        TAPS * 0.5 + margin * input_size[2],
-        TAPS * 0.5 + margin * input_size[1],
-        TAPS * 0.5 + margin * input_size[0],
+        TAPS * 0.5 + margin * tl.cast(input_size[2], COMPUTE),
+        TAPS * 0.5 + margin * tl.cast(input_size[1], COMPUTE),
+        TAPS * 0.5 + margin * tl.cast(input_size[0], COMPUTE),
     )
 
     total = tl.zeros([TILE_Y * TILE_X, BLOCK_C], COMPUTE)

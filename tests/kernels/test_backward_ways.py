@@ -212,6 +212,21 @@ def test_no_pixel_that_contributes_is_missed(kernels, force_way, mode, axes, dty
     assert grads["scatter"].any()
 
 
+def test_in_a_wide_image_a_pixel_6e_15_beyond_a_tie_is_not_missed(kernels, force_way):
+    """So little that the widened bounds must themselves be computed in float64."""
+    theta = [[-0.5680461567926923, 0.22372451396342136, 0.5205001307358635]]
+    theta += [[0.7581767476490726, 0.3683938172975975, 0.18419690864879876]]
+    theta = torch.tensor([theta], dtype=torch.float64, device=kernels)
+    image = torch.zeros(1, 1, 2, 301, dtype=torch.float64, device=kernels, requires_grad=True)
+    grad_output, choices = torch.ones(1, 1, 2, 3).to(image), Choices((2, 3), "affine", "nearest")
+    grads = {}
+    for way in ("gather", "scatter"):
+        force_way(way)
+        (grads[way],) = torch.autograd.grad(library(choices)(image, theta), image, grad_output)
+    assert torch.equal(grads["gather"], grads["scatter"])
+    assert grads["scatter"].any()
+
+
 @EDGES_AND_CORNERS
 @pytest.mark.parametrize("input_size", [(1, 1), (1, 7), (6, 1)], ids=str)
 def test_images_of_one_row_column_or_pixel_are_gathered_or_left(
