@@ -11,11 +11,12 @@ book: environment
 	@$(python) chapters/open_book.py $(ARGS)
 
 # Everything, as on a machine without a GPU. One thread per process: two processes of two threads each are slower.
+# A file goes to one process, because what its tests share, such as compiled kernels, takes minutes to make.
 test: export CUDA_VISIBLE_DEVICES =
 test: export OMP_NUM_THREADS = 1
 test: export MKL_NUM_THREADS = 1
 test: lint
-	$(python) -m pytest -n 2 --dist loadgroup --durations=15 $(ARGS)
+	$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 $(ARGS)
 	$(python) -m pytest $(nbval) -n 2 --dist loadscope --durations=15 $(chapters)
 
 lint: environment

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton")
-pytestmark = pytest.mark.xdist_group("codegen")  # one worker compiles for all
 
 SCRIPT = Path(__file__).parents[2] / "kernels" / "benchmarks" / "codegen.py"
 # Of a thread; the hardware's bound is 255, on AMD 512. With 128, four blocks of 128 threads share a
