@@ -6,7 +6,7 @@ an interval of x. Box and interval only select candidates: a candidate's weight 
 as in the forward template. Bounds that are too wide cost time, and none may be too narrow: each is widened by
 how much it may have been rounded.
 
-Nothing is zeroed, and nothing is added up in another order on another run. A transform that is nearly
+Nothing gathered is added up in another order on another run. A transform that is nearly
 singular, or magnifies so much that the box holds more than LARGEST_BOX pixels, is left to the scatter, whose
 sums are read from its buffer. Programs find that out from theta themselves: nobody has to wait for the GPU.
 """
