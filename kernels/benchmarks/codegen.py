@@ -1,6 +1,6 @@
 """What the kernels compile to: registers, spills, widest accesses and atomics, without a GPU.
 
-    python kernels/benchmarks/codegen.py [--json]
+    python kernels/benchmarks/codegen.py [--json] [--target sm_90] [--covering sm_80]
 
 Each case goes through `launch.py` as a real call does: tensors of that shape, dtype and layout on the CPU,
 the launch planned for them, and Triton's own compiler, told that the active device is the target. Nothing
@@ -63,7 +63,9 @@ class CompileOnly:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    kernel: str  # forward, scatter, fixed point, gather, or shared: the gradient of a basis
+    # forward, scatter, fixed point, gather; rest: what a gather leaves to a scatter in fixed point; theta:
+    # the gradient of parameters alone; shared: that of a basis
+    kernel: str
     coordinate_map: str = "affine"
     mode: str = "bilinear"
     padding_mode: str = "zeros"
@@ -98,12 +100,17 @@ class Case:
             assert shared is not None
             sums = backward.Sums(grad_shared=torch.empty_like(shared))
             return backward.scatter_launch(output, tensors, choices, sums)
-        fixed_point = self.kernel == "fixed point"
+        if self.kernel == "theta":
+            sums = backward.with_parameters(backward.Sums(), tensors, choices)
+            return backward.scatter_launch(output, tensors, choices, sums)
+        fixed_point = self.kernel in ("fixed point", "rest")
         buffer = backward.scatter_buffer(image, compute, fixed_point)
         scale = torch.empty((4, self.channels), dtype=compute) if fixed_point else None
         if self.kernel == "gather":
             return backward.gather_launch(output, output, tensors, choices, buffer, scale)
-        sums = backward.Sums(buffer, scale)
+        sums = backward.Sums(buffer, scale, except_gathered=self.kernel == "rest")
+        if self.kernel == "rest":
+            return backward.scatter_launch(output, tensors, choices, sums)
         return backward.scatter_launch(
             output, tensors, choices, backward.with_parameters(sums, tensors, choices)
         )
@@ -135,7 +142,31 @@ def cases() -> Iterator[Case]:
         yield Case(kernel)
         yield Case(kernel, dtype="float16", channels_last=False, channels=1)
         yield Case(kernel, mode="bicubic", axes=3, channels_last=False, channels=1)
+    for kernel in ("rest", "theta"):
+        yield Case(kernel)
+        yield Case(kernel, channels_last=False, channels=3)
     yield Case("shared", "basis")
+
+
+def features(case: Case) -> set[tuple[str, ...]]:
+    """The value of every choice; and the kernel with all that the number of its registers and the kind of its
+    atomics follow from: the shape of its block, its dimension, and the numbers in which it adds up."""
+    planned = case.plan()
+    names = ("TILE_Y", "TILE_X", "BLOCK_C", "AXES", "COMPUTE", "FIXED_POINT")
+    variant = (planned.kernel.__name__, *(str(planned.constants.get(name)) for name in names))
+    return {variant, *((name, str(value)) for name, value in dataclasses.asdict(case).items())}
+
+
+def covering() -> list[Case]:
+    """Few of the cases, which have every feature of all of them: always the one that adds most, and of equals
+    the last, because the list goes from small kernels to large ones."""
+    of_each = {case: features(case) for case in reversed(list(cases()))}
+    missing = set[tuple[str, ...]]().union(*of_each.values())
+    chosen = []
+    while missing:
+        chosen.append(max(of_each, key=lambda case: len(of_each[case] & missing)))
+        missing -= of_each[chosen[-1]]
+    return chosen
 
 
 @dataclasses.dataclass
@@ -176,7 +207,7 @@ def inspect_cuda(compiled: object) -> Code:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(compiled.asm["cubin"])
-        sass = nvidia_tool("nvdisasm", "-c", str(path))
+        sass = nvidia_tool("nvdisasm", "-c", "-ndf", str(path))  # -ndf: no data-flow analysis, which is slow
         usage = nvidia_tool("cuobjdump", "-res-usage", str(path))
 
     def named(pattern: str) -> list[str]:
@@ -277,10 +308,10 @@ def line(cells: tuple[str, ...]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()
 
 
-def report(target: str, as_json: bool) -> list[str]:
-    """All cases of one target, in a process of its own."""
+def report(target: str, few: bool, as_json: bool) -> list[str]:
+    """The cases of one target, in a process of its own."""
     lines = []
-    for case in cases():
+    for case in covering() if few else cases():
         code = inspect(case, TARGETS[target])
         if as_json:
             row = {"target": target, **dataclasses.asdict(case), **dataclasses.asdict(code)}
@@ -294,13 +325,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON object per line instead of a table")
     parser.add_argument("--target", choices=TARGETS, action="append", help="by default all")
+    help = "of this target only few cases, among them every value of every choice"
+    parser.add_argument("--covering", choices=TARGETS, action="append", default=[], help=help)
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="targets at a time")
     arguments = parser.parse_args()
     targets = arguments.target or list(TARGETS)
     if not arguments.json:
         print(line(HEADINGS), flush=True)
     with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for lines in pool.map(report, targets, [arguments.json] * len(targets)):
+        few = [target in arguments.covering for target in targets]
+        for lines in pool.map(report, targets, few, [arguments.json] * len(targets)):
             print(*lines, sep="\n", flush=True)
 
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import compositions
 import stn_kernels
-from stn_kernels.splines import tps_weights
 
 LARGE = 2**18  # elements from which on the ratio counts
 Tensors = tuple[Tensor, ...]
@@ -33,14 +33,6 @@ class Case:
     channels_last: bool = False
 
 
-def points(size: tuple[int, ...]) -> Tensor:
-    """The target grid in homogeneous coordinates, as a careful user keeps it: (pixels, axes + 1)."""
-    axes = len(size)
-    identity = torch.eye(axes, axes + 1)[None]
-    grid = F.affine_grid(identity, [1, 1, *size], align_corners=False).reshape(-1, axes)
-    return torch.cat([grid, torch.ones(len(grid), 1)], 1)
-
-
 def thetas(batch: int, axes: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.eye(axes, axes + 1) + 0.2 * torch.randn(batch, axes, axes + 1, generator=generator)
@@ -48,8 +40,7 @@ def thetas(batch: int, axes: int = 2) -> Tensor:
 
 def affine_cases() -> Iterator[Case]:
     def peer(image: Tensor, theta: Tensor, **choices: str) -> Tensor:
-        grid = F.affine_grid(theta, list(image.shape), align_corners=False)
-        return F.grid_sample(image, grid, align_corners=False, **choices)
+        return compositions.affine(image, theta, tuple(image.shape[2:]), **choices)
 
     def own(image: Tensor, theta: Tensor, **choices: str) -> Tensor:
         return stn_kernels.affine_sample(image, theta, image.shape[2:], **choices)
@@ -81,67 +72,43 @@ def affine_cases() -> Iterator[Case]:
         for shape in [(64, 1, 64, 64), (4, 16, 128, 128)]:
             yield Case(*choices.values(), shape, peer_with, own_with, (thetas(shape[0]),))
 
-    def repeated(image: Tensor, theta: Tensor) -> Tensor:
-        batch, transforms = theta.shape[:2]
-        return peer(image.repeat_interleave(transforms, 0), theta.flatten(0, 1)).unflatten(
-            0, (batch, transforms)
-        )
-
     for shape in [(64, 1, 64, 64), (4, 16, 128, 128)]:
-        yield Case("affine, T = 4", shape, repeated, own, (thetas(4 * shape[0]).unflatten(0, (-1, 4)),))
+        yield Case("affine, T = 4", shape, peer, own, (thetas(4 * shape[0]).unflatten(0, (-1, 4)),))
 
 
 def other_cases() -> Iterator[Case]:
     for shape in [(64, 1, 64, 64), (2, 3, 512, 512), (4, 16, 128, 128)]:
         batch, size = shape[0], shape[2:]
-        target = points(size)
+        target = compositions.target_points(size, torch.empty(0))
         generator = torch.Generator().manual_seed(0)
-
-        def sampled(image: Tensor, grid: Tensor) -> Tensor:
-            return F.grid_sample(image, grid.view(-1, *image.shape[2:], 2), align_corners=False)
-
         theta = torch.eye(3) + 0.1 * torch.randn(batch, 3, 3, generator=generator)
         yield Case(
             "projective",
             shape,
-            lambda image, theta, target=target: sampled(
-                image, (h := target @ theta.mT)[..., :2] / h[..., 2:]
+            lambda image, theta, target=target: compositions.projective(
+                image, theta, image.shape[2:], target
             ),
             lambda image, theta: stn_kernels.projective_sample(image, theta, image.shape[2:]),
             (theta,),
         )
         grid = F.affine_grid(thetas(batch), list(shape), align_corners=False)
-        yield Case(
-            "grid",
-            shape,
-            lambda image, grid: F.grid_sample(image, grid, align_corners=False),
-            stn_kernels.grid_sample,
-            (grid,),
-        )
+        yield Case("grid", shape, compositions.grid, stn_kernels.grid_sample, (grid,))
         shift = 0.05 * torch.randn(batch, 2, *size, generator=generator)
         yield Case(
             "displacement",
             shape,
-            lambda image, shift, target=target: sampled(
-                image, target[:, :2] + shift.permute(0, 2, 3, 1).flatten(1, 2)
-            ),
+            lambda image, shift, target=target: compositions.displacement(image, shift, target),
             lambda image, shift: stn_kernels.displacement_sample(image, shift, unit="normalized"),
             (shift,),
         )
-        basis = torch.randn(8, *size, generator=generator)
-        yield Case(
-            "basis",
-            shape,
-            lambda image, m, basis: sampled(image, torch.einsum("nad,dhw->nhwa", m, basis)),
-            stn_kernels.basis_sample,
-            (0.2 * torch.randn(batch, 2, 8, generator=generator), basis),
-        )
+        planes = torch.randn(8, *size, generator=generator)
+        coefficients = 0.2 * torch.randn(batch, 2, 8, generator=generator)
+        yield Case("basis", shape, compositions.basis, stn_kernels.basis_sample, (coefficients, planes))
         control = torch.cartesian_prod(*2 * [torch.linspace(-1, 1, 4)])
 
         def spline(image: Tensor, source: Tensor, control: Tensor, target: Tensor = target) -> Tensor:
-            squared = (target[:, None, :2] - control).square().sum(-1)
-            features = torch.cat([0.5 * squared * squared.clamp_min(1e-30).log(), target], 1)
-            return sampled(image, features @ tps_weights(source, control).mT)
+            features = compositions.spline_features(control, target)  # control points have a gradient, too
+            return compositions.spline(image, source, control, features, tuple(image.shape[2:]))
 
         source = control + 0.05 * torch.randn(batch, 16, 2, generator=generator)
         yield Case(

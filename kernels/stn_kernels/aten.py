@@ -5,8 +5,8 @@ interleaved. Here the base grid is kept, it is shared by the batch, and one matr
 separate planes, which ATen's sampler reads with plain vector loads. Values differ from `reference.py` by
 rounding only.
 
-ATen's CPU sampler reads outside the image on some non-finite coordinates, so nothing reaches it unchecked:
-see `is_safe`.
+ATen's CPU sampler reads outside the image on some non-finite coordinates, so they are looked at first, see
+`is_safe`; or afterwards, where it is known to do no harm and that costs less, see `shows_unsafe`.
 """
 
 import functools
@@ -28,14 +28,22 @@ LARGEST_CACHED = 2**18  # pixels: 16 grids of 3 MB in float32
 
 def is_safe(numbers: Tensor) -> bool:
     """Whether every theta or grid value is finite and moderate; synchronises, so the CPU only."""
-    numbers = numbers.detach()
-    planes = numbers.movedim(-1, 1) if numbers.ndim > 3 else numbers  # as `sampling_grid` lays them out
-    flat = next((t for t in (numbers, planes) if t.is_contiguous()), numbers).reshape(-1)
+    flat = numbers.detach()
+    if not flat.is_contiguous() and flat.ndim > 3:
+        flat = flat.movedim(-1, 1)  # as `sampling_grid` lays planes out
+    flat = flat.reshape(-1)
     # Squares take a twentieth of the largest magnitude's time, and bound it. They propagate NaN, with which a
     # comparison is false.
     if float(flat @ flat) <= SAFE_COORDINATE**2:
         return True
     return float(torch.linalg.vector_norm(flat, torch.inf)) <= SAFE_COORDINATE
+
+
+def shows_unsafe(choices: Choices, input: Tensor) -> bool:
+    """Whether ATen takes any coordinate without harm and gives NaN for those that it gets wrong. With
+    bilinear taps and zeros padding it masks every tap by its position, and a coordinate that is not finite,
+    or no longer is in pixels, has weights of NaN, which times a masked zero is NaN."""
+    return choices.mode == "bilinear" and choices.padding_mode == "zeros" and input.ndim == 4
 
 
 @functools.cache
@@ -83,6 +91,9 @@ def full_precision_matmul(a: Tensor, b: Tensor) -> Tensor:
 def combine(rows: Tensor, planes: Tensor, images: int) -> Tensor:
     """Linear combinations (M, axes, K) of planes (K, pixels): (N, axes, transforms x pixels), so that
     the transforms of an image follow one another."""
+    if rows.shape[0] == images:
+        combined = full_precision_matmul(rows.reshape(-1, rows.shape[2]), planes)
+        return combined.view(images, rows.shape[1], planes.shape[1])
     transforms = rows.shape[0] // max(images, 1)
     grouped = rows.unflatten(0, (images, transforms)).transpose(1, 2)
     combined = full_precision_matmul(grouped.reshape(-1, rows.shape[2]), planes)
@@ -97,6 +108,8 @@ def sampling_grid(tensors: Tensors, choices: Choices) -> Tensor | None:
     images, axes = input.shape[0], len(size)
     stacked = (parameters.shape[0] // max(images, 1) * size[0], *size[1:])
     if map == "grid":
+        if parameters.shape[0] == images:
+            return parameters
         return parameters.reshape(images, *stacked, axes)
     base = base_grid(size, align_corners, parameters.dtype)
     if map == "affine":
@@ -122,33 +135,44 @@ def sampling_grid(tensors: Tensors, choices: Choices) -> Tensor | None:
     return planes.reshape(images, axes, *stacked).movedim(1, -1)
 
 
-def checked_grid(tensors: Tensors, choices: Choices) -> Tensor | None:
-    """`sampling_grid`, where ATen's CPU sampler gives what the reference defines. It computes half-precision
-    coordinates in half precision, and non-finite ones not at all."""
+def computes(tensors: Tensors, choices: Choices) -> bool:
+    """Whether ATen's CPU sampler gives what the reference defines, coordinates apart. It computes
+    half-precision ones in half precision."""
     input, parameters, shared, _ = tensors
-    if (
-        input.device.type != "cpu"
-        or input.dtype not in (torch.float32, torch.float64)
-        or not parameters.numel()
-        or any(t is not None and t.dtype != input.dtype for t in (parameters, shared))
-        or choices.mode not in MODES
-        or choices.padding_mode not in PADDING_MODES
-        or (choices.mode == "bicubic" and input.ndim == 5)
-    ):
-        return None
+    return (
+        input.device.type == "cpu"
+        and input.dtype in (torch.float32, torch.float64)
+        and parameters.numel() > 0
+        and parameters.dtype == input.dtype
+        and (shared is None or shared.dtype == input.dtype)
+        and choices.mode in MODES
+        and choices.padding_mode in PADDING_MODES
+        and not (choices.mode == "bicubic" and input.ndim == 5)
+    )
+
+
+def checked_grid(tensors: Tensors, choices: Choices) -> Tensor | None:
+    """`sampling_grid`, where all of it is safe."""
     if choices.coordinate_map == "affine":  # theta is smaller than the grid, and bounds it
-        return sampling_grid(tensors, choices) if is_safe(parameters) else None
+        return sampling_grid(tensors, choices) if is_safe(tensors[1]) else None
     grid = sampling_grid(tensors, choices)
     return grid if grid is not None and is_safe(grid) else None
 
 
 def sample(tensors: Tensors, choices: Choices) -> Tensor | None:
     """Sampling by ATen, differentiable where autograd watches. None where ATen does not compute it."""
-    grid = checked_grid(tensors, choices)
+    if not computes(tensors, choices):
+        return None
+    input = tensors[0]
+    # One channel is half as many numbers as its coordinates are.
+    afterwards = choices.coordinate_map != "affine" and input.shape[1] == 1 and shows_unsafe(choices, input)
+    grid = sampling_grid(tensors, choices) if afterwards else checked_grid(tensors, choices)
     if grid is None:
         return None
     mode, padding = MODES[choices.mode], PADDING_MODES[choices.padding_mode]
-    output = torch.grid_sampler(tensors[0], grid, mode, padding, choices.align_corners)
+    output = torch.grid_sampler(input, grid, mode, padding, choices.align_corners)
+    if afterwards and not math.isfinite(output.detach().sum()) and not is_safe(grid):
+        return None
     if tensors[1].shape[0] == tensors[0].shape[0]:
         return output
     return output.unflatten(2, (-1, choices.size[0])).transpose(1, 2).flatten(0, 1).contiguous()
@@ -159,7 +183,7 @@ def sample_backward(
 ) -> Gradients | None:
     """Gradients of `sample` for its tensors, None where not needed. None where ATen does not compute them."""
     input, parameters, shared, _ = tensors
-    grid = checked_grid(tensors, choices)
+    grid = checked_grid(tensors, choices) if computes(tensors, choices) else None
     if grid is None:
         return None
     if grad_output.shape[0] != input.shape[0]:

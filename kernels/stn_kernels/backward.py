@@ -73,8 +73,7 @@ def sample_scatter_kernel(
 
     if EXCEPT_GATHERED:
         own = (parameters[0] + m * parameters[1], parameters[2])
-        if is_gathered(own, sizes, extents, TAPS, AXES, COMPUTE):
-            run_length = 0
+        run_length = tl.where(is_gathered(own, sizes, extents, TAPS, AXES, COMPUTE), 0, run_length)
     for _ in range(run_length):
         n = m // transforms
         own = (parameters[0] + m * parameters[1], parameters[2])
@@ -92,10 +91,10 @@ def sample_scatter_kernel(
         for block in range(blocks):
             channel = (block * BLOCK_C + tl.arange(0, BLOCK_C)).to(INDEX)
             exists = channel < channels * CHANNEL_UNIT
-            pixels = pointers(
+            own_pixels = pointers(
                 grad_output, m, pixel[0], pixel[1], pixel[2], channel, GRAD_OUTPUT_VECTOR, AXES, INDEX
             )
-            grad = tl.load(pixels, mask=sampled[:, None] & exists[None, :], other=0.0).to(COMPUTE)
+            grad = tl.load(own_pixels, mask=sampled[:, None] & exists[None, :], other=0.0).to(COMPUTE)
             scaled = grad
             if FIXED_POINT:
                 scale = tl.load(scale_ptr + n * channels * CHANNEL_UNIT + channel, mask=exists, other=0.0)
@@ -124,8 +123,8 @@ def sample_scatter_kernel(
                         share = scaled * (weight_x * weight_y * weight_z)[:, None]
                         if FIXED_POINT:
                             share = share.to(tl.int64)
-                        pixels = pointers(grad_input, n, x, y, z, channel, GRAD_INPUT_VECTOR, AXES, INDEX)
-                        tl.atomic_add(pixels, share, mask=mask, sem="relaxed")
+                        sums_there = pointers(grad_input, n, x, y, z, channel, GRAD_INPUT_VECTOR, AXES, INDEX)
+                        tl.atomic_add(sums_there, share, mask=mask, sem="relaxed")
                     if NEED_PARAMETERS or NEED_SHARED:  # Eq. 7
                         slope_x = KERNEL_DERIVATIVE(distance)
                         pixels = pointers(input, n, x, y, z, channel, INPUT_VECTOR, AXES, INDEX)

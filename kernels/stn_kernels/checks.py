@@ -34,7 +34,7 @@ def check_image(input: Any, name: str = "input") -> int:
     if input.ndim not in DIMENSIONS:
         shapes = " or ".join(DIMENSIONS.values())
         raise ValueError(f"{name} should have shape {shapes}, not {tuple(input.shape)}")
-    if any(s < 1 for s in input.shape[2:]):
+    if 0 in input.shape[2:]:
         raise ValueError(f"{name} should have at least one pixel, not shape {tuple(input.shape)}")
     return input.ndim - 2
 
@@ -52,12 +52,13 @@ def check_shape(tensor: Any, name: str, shape: Sequence[int | str]) -> None:
 
 def check_parameters(parameters: Any, name: str, input: Tensor, trailing: Sequence[int]) -> None:
     """(N, *trailing) or (N, T, *trailing), with N the batch of the input unless that is one."""
-    numbers_ = ", ".join(map(str, trailing))
-    expected = f"(N, {numbers_}) or (N, T, {numbers_})"
-    check_tensor(parameters, name, expected)
-    shape = tuple(parameters.shape)
+    fits = isinstance(parameters, Tensor) and parameters.is_floating_point()
+    shape = tuple(parameters.shape) if fits else ()
     leading = len(shape) - len(trailing)
-    if leading not in (1, 2) or any(s != t for s, t in zip(shape[leading:], trailing, strict=True)):
+    if leading not in (1, 2) or shape[leading:] != tuple(trailing):
+        numbers_ = ", ".join(map(str, trailing))
+        expected = f"(N, {numbers_}) or (N, T, {numbers_})"
+        check_tensor(parameters, name, expected)
         raise ValueError(f"{name} should have shape {expected}, not {shape}")
     if shape[0] != input.shape[0] and input.shape[0] != 1:
         raise ValueError(f"{name} should have input's batch size {input.shape[0]}, not {shape[0]}")
@@ -96,15 +97,18 @@ def check_size(size: Any, name: str, axes: int = 2) -> Size:
         raise ValueError(f"{name} should be {names}, not {size!r}") from None
     if len(sizes) != axes:
         raise ValueError(f"{name} should be {names}, not {size!r}")
-    if not all(is_integer(s) for s in sizes):
-        raise TypeError(f"{name} should be {names}, not {size!r}")
-    if any(s < 1 for s in sizes):
-        raise ValueError(f"{name} should be positive, not {sizes}")
+    for length in sizes:
+        if not is_integer(length):
+            raise TypeError(f"{name} should be {names}, not {size!r}")
+        if length < 1:
+            raise ValueError(f"{name} should be positive, not {sizes}")
     return sizes
 
 
 def is_integer(value: Any) -> bool:
     """An int, one of NumPy's, or a compiler's symbol for one."""
+    if type(value) is int:
+        return True
     return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
 
 

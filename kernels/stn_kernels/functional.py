@@ -338,21 +338,33 @@ def finish(
 def run(tensors: Tensors, choices: Choices) -> Tensor:
     """Chooses what computes an operation whose arguments were checked."""
     device = tensors[0].device
-    plain = device.type == "cpu" and not runs_kernels(device) and is_plain(*tensors)
-    if plain and (aten.differentiates_twice() or not torch.is_grad_enabled()):
+    fused = runs_kernels(device)
+    plain = (fused or device.type == "cpu") and is_plain(*tensors)
+    if plain and fused and not needs_gradient(*tensors):
+        if registry.has_kernels(choices.coordinate_map, choices.mode):
+            from . import launch
+
+            return launch.sample(tensors, choices)  # without what an operator costs
+    elif plain and not fused and (aten.differentiates_twice() or not torch.is_grad_enabled()):
         # Nothing watches these calls, so the values may be looked at and ATen's own autograd may do the rest.
         output = aten.sample(tensors, choices)
-        if output is not None:
-            return output
-    elif device.type in ("cpu", "cuda"):
+        return sample_reference(tensors, choices) if output is None else output
+    if device.type in ("cpu", "cuda"):
         from . import ops  # registers the operators, which takes longer than the rest of the package together
 
         return ops.apply(*tensors, *choices)
     return sample_reference(tensors, choices)
 
 
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 def is_plain(*tensors: Tensor | None) -> bool:
     """Whether these are ordinary eager tensors that no compiler, transform, mode or subclass is watching."""
+    for tensor in tensors:
+        if tensor is not None and type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+            return False
     return (
         not torch.compiler.is_compiling()
         and torch._C._functorch.peek_interpreter_stack() is None
@@ -360,5 +372,4 @@ def is_plain(*tensors: Tensor | None) -> bool:
         and forward_ad._current_level < 0
         # The operators keep their backward in full precision, even if it runs under autocast too.
         and not torch.is_autocast_enabled("cpu")
-        and all(t is None or type(t) is Tensor or type(t) is torch.nn.Parameter for t in tensors)
     )

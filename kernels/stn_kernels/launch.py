@@ -3,7 +3,7 @@
 The functions that end in `_launch` decide everything about a launch from the tensors alone and return it;
 real calls run it, and the code-generation checks compile the very same object for a GPU that is not there.
 
-Block shapes follow from arithmetic and from compiled code, not yet from measurements on a GPU:
+Block shapes, `Table`, follow from arithmetic and from compiled code, not yet from measurements on a GPU:
 
 - channels-last: a thread reads 16 bytes along the channels, so BLOCK_C covers the channels up to 64, and P x
   BLOCK_C is 1024 elements: two vectors of float32 for each of 128 threads and tap.
@@ -12,8 +12,10 @@ Block shapes follow from arithmetic and from compiled code, not yet from measure
 """
 
 import dataclasses
+import functools
 import math
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,8 +79,37 @@ SAMPLING_KERNELS = {
 TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 AMD = torch.version.hip is not None  # 64 threads to a warp, and no limit on registers to be set
-# Enough programs to fill a large GPU several times over; below it, channels are split over programs.
-ENOUGH_PROGRAMS = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """How much a program holds at a time: elements, that is pixels times channels, where channels are
+    neighbours in memory; pixels where they are not."""
+
+    elements: int = 1024
+    narrow_elements: int = 512  # vectors under 16 bytes: twice the instructions, or bytes, for each element
+    volume_backward_elements: int = 512  # a volume has three sums of slopes
+    channels: int = 64  # the most of them
+    pixels: int = 256
+    backward_pixels: int = 128
+    width: int = 32  # of a block of pixels: a warp along x
+    warps: int = 4  # of 32 threads
+    # Enough programs to fill a large GPU several times over; below it, channels are split over programs.
+    enough_programs: int = 1024
+
+
+# What `make tune` found on a device, by its name; any other has the defaults.
+TABLES: dict[str, Table] = {}
+
+
+@functools.cache
+def table_of(device: int | None) -> Table:
+    return Table() if device is None else TABLES.get(torch.cuda.get_device_name(device), Table())
+
+
+def table() -> Table:
+    """That of the current device."""
+    return table_of(torch.cuda.current_device() if torch.cuda.is_initialized() else None)
 
 
 def coordinate_map(name: str) -> CoordinateMap:
@@ -99,12 +130,13 @@ class Launch:
     constants: dict[str, Any]
 
     def options(self) -> dict[str, Any]:
-        """128 threads a program. On NVIDIA's GPUs also the registers that let four such blocks share a
-        multiprocessor: left to itself the assembler now and then aims for five, and spills."""
+        """By default 128 threads a program. On NVIDIA's GPUs also the registers that let four such blocks
+        share a multiprocessor: left to itself the assembler now and then aims for five, and spills."""
+        warps = table().warps
         if AMD:
-            return {"num_warps": 2}
+            return {"num_warps": max(warps // 2, 1)}
         doubles = self.constants["COMPUTE"] == tl.float64
-        return {"num_warps": 4} if doubles else {"num_warps": 4, "maxnreg": 128}
+        return {"num_warps": warps} if doubles else {"num_warps": warps, "maxnreg": 128}
 
     def run(self) -> None:
         if self.programs:
@@ -131,21 +163,24 @@ class Blocks:
 
 
 def block_shape(size: Size, channels: int, vector: int, backward: bool = False) -> Blocks:
-    """The table of block shapes. `vector`: the smallest VECTOR of template.py among what a program reads and
+    """The shape of a block. `vector`: the smallest VECTOR of template.py among what a program reads and
     writes for each tap."""
     height, width = (triton.next_power_of_2(s) for s in (math.prod(size[:-1]), size[-1]))
     channels = triton.next_power_of_2(max(channels, 1))
     if INTERPRETED:  # Python runs once per operation and program: few programs, large blocks
         tile_x = min(width, 4096)
         return Blocks(min(height, 4096 // tile_x), tile_x, min(channels, 16))
+    limits = table()
     if vector:
-        # Narrow vectors are twice the instructions, or bytes, per element; a volume has three sums of slopes.
-        elements = 512 if vector < 4 or (backward and len(size) == 3) else 1024
-        block_channels = min(channels, elements // 16)
+        elements = limits.narrow_elements if vector < 4 else limits.elements
+        if backward and len(size) == 3:
+            elements = min(elements, limits.volume_backward_elements)
+        block_channels = min(channels, limits.channels, elements // 16)
         pixels = elements // block_channels
         widest = 2 ** (pixels.bit_length() // 2)  # near square: neighbouring pixels share taps
     else:
-        block_channels, pixels, widest = 1, 128 if backward else 256, 32  # a warp along x
+        block_channels, pixels = 1, limits.backward_pixels if backward else limits.pixels
+        widest = limits.width
     tile_x = min(width, max(widest, pixels // height))
     return Blocks(pixels // tile_x, tile_x, block_channels)
 
@@ -185,7 +220,7 @@ def forward_launch(output: Tensor, tensors: Tensors, choices: Choices) -> Launch
     blocks = block_shape(choices.size, channels, vector(input), backward=False)
     tiles, tiles_x = blocks.tiles(choices.size)
     channel_blocks = triton.cdiv(channels, blocks.channels)
-    groups = min(channel_blocks, triton.cdiv(ENOUGH_PROGRAMS, max(batch * tiles, 1)))
+    groups = min(channel_blocks, triton.cdiv(table().enough_programs, max(batch * tiles, 1)))
     blocks_per_group = triton.cdiv(channel_blocks, max(groups, 1))
     groups = triton.cdiv(channel_blocks, max(blocks_per_group, 1))
     return Launch(
@@ -213,11 +248,61 @@ def forward_launch(output: Tensor, tensors: Tensors, choices: Choices) -> Launch
     )
 
 
+# --- launches planned before -------------------------------------------------------------------------------
+# A small image is sampled in less time than its launch is planned in, and batches are most often alike.
+
+PLANS: dict[Hashable, Launch] = {}
+MOST_PLANS = 1024
+
+
+class Place(NamedTuple):
+    """Stands for a tensor in a launch that is kept: which one of the call's tensors belongs there."""
+
+    which: int
+
+
+def kept(argument: Any, tensors: Sequence[Tensor | None]) -> Any:
+    """An argument of a launch with places instead of tensors, which would keep their memory."""
+    if isinstance(argument, Tensor):
+        return Place(next(i for i, t in enumerate(tensors) if t is argument))
+    return tuple(kept(a, tensors) for a in argument) if isinstance(argument, tuple) else argument
+
+
+def restored(argument: Any, tensors: Sequence[Tensor | None]) -> Any:
+    """The inverse of `kept`, for tensors of the same geometry."""
+    if type(argument) is Place:
+        return tensors[argument.which]
+    if type(argument) is tuple and argument and type(argument[0]) is Place:  # and what goes with it
+        return (tensors[argument[0].which], *argument[1:])
+    return argument
+
+
+def geometry(tensor: Tensor | None) -> Hashable:
+    """All of a tensor that a launch is planned from; the rest is its address."""
+    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+
+
+def planned_forward(output: Tensor, tensors: Tensors, choices: Choices) -> Launch:
+    """`forward_launch`, planned once for all calls that are alike."""
+    map, kernel = coordinate_map(choices.coordinate_map), sampling_kernel(choices.mode)
+    every = (output, *tensors)
+    key = (choices, map, kernel, table(), *[geometry(t) for t in every])
+    plan = PLANS.get(key)
+    if plan is None:
+        launch = forward_launch(output, tensors, choices)
+        plan = dataclasses.replace(launch, arguments=kept(launch.arguments, every))
+        if len(PLANS) >= MOST_PLANS:
+            PLANS.clear()
+        PLANS[key] = plan
+    arguments = tuple([restored(a, every) for a in plan.arguments])
+    return Launch(plan.kernel, plan.programs, arguments, plan.constants)
+
+
 def sample(tensors: Tensors, choices: Choices) -> Tensor:
     """The forward operator: one kernel, nothing allocated but the output."""
     input, parameters = tensors[:2]
     shape = (parameters.shape[0], input.shape[1], *choices.size)
     output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=result_format(input))
     with torch.cuda.device_of(input):
-        forward_launch(output, tensors, choices).run()
+        planned_forward(output, tensors, choices).run()
     return output

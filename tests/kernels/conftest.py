@@ -4,6 +4,7 @@
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,27 @@ import torch
 from stn_kernels import backend, functional
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interpreter_patches_the_language_once_a_launch():
+    """Triton's interpreter replaces the functions of `triton.language` by its own at each launch, and again,
+    to no effect, at each call of a function within: a quarter of all the time that these tests take."""
+    if not (backend.HAS_TRITON and backend.INTERPRETED):
+        yield
+        return
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang
+    both = SimpleNamespace(__globals__={"tl": tl, "core": tl.core})  # whichever a function within refers to
+
+    def patch_once(function):
+        return patch(both) if tl.core.is_builtin(tl.load) else None
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(interpreter, "_patch_lang", patch_once)
+        yield
 
 
 @pytest.fixture
@@ -43,6 +65,14 @@ def device(request):
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture
+def force_way(monkeypatch):
+    """Has the image's gradient take one of the ways of `launch_backward`, by its name."""
+    from stn_kernels import launch_backward
+
+    return lambda name: monkeypatch.setattr(launch_backward, "forced_way", name)
+
+
 class PoisonedTorch:
     """`torch`, except that fresh memory holds NaN, or the largest integer."""
 
@@ -67,12 +97,21 @@ def _unwritten_memory_is_poisoned(monkeypatch):
 
         for module in (launch, launch_backward, splatting):
             monkeypatch.setattr(module, "torch", PoisonedTorch())
+        launch.PLANS.clear()  # planned with what another test had put in place
+
+
+def runs_kernels(item):
+    """Whether it asks for the fixture `kernels`, itself or by its parameter of the fixture `device`."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return "kernels" in item.fixturenames or parameters.get("device") == "kernels"
 
 
 def pytest_collection_modifyitems(items):
-    """A cast of NaN to an integer differs between machines. NumPy, in the interpreter, warns of it."""
     for item in items:
         if HERE in item.path.parents:
+            if runs_kernels(item):
+                item.add_marker(pytest.mark.gpu)
+            # A cast of NaN to an integer differs between machines. NumPy, in the interpreter, warns of it.
             item.add_marker(pytest.mark.filterwarnings("error:.* in cast:RuntimeWarning"))
             # PyTorch's own, at the first use of forward mode or of the compiler.
             item.add_marker(pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"))

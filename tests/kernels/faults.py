@@ -72,14 +72,14 @@ FAULTS = [
         "gather.py",
         "end = tl.ceil(middle + half)",
         "end = tl.ceil(middle + half) - 1.0",
-        "test_backward_ways.py::test_gathering_agrees_with_the_reference",
+        "test_gather.py::test_gathering_agrees_with_the_reference",
     ),
     Fault(
         "gather: transforms that are left to the scatter are forgotten",
         "gather.py",
         "            left += 1",
         "            left += 0",
-        "test_backward_ways.py::test_what_is_left_to_the_scatter_agrees_beside_what_is_gathered",
+        "test_gather.py::test_what_is_left_to_the_scatter_agrees_beside_what_is_gathered",
     ),
     Fault(
         "fixed point: the sums overflow",

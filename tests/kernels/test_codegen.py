@@ -18,7 +18,10 @@ SCRIPT = Path(__file__).parents[2] / "kernels" / "benchmarks" / "codegen.py"
 # multiprocessor of 65,536 registers; with 168, three wavefronts share a SIMD: others run while one waits.
 REGISTERS = {"sm_80": 128, "sm_90": 128, "sm_100": 128, "gfx942": 168}
 FORWARD_REGISTERS = 96
-KERNELS = {"forward", "scatter", "gather", "fixed point", "shared"}
+KERNELS = {"forward", "scatter", "gather", "fixed point", "rest", "theta", "shared"}
+CASE = ("kernel", "coordinate_map", "mode", "padding_mode", "axes", "dtype", "channels_last", "channels")
+# Compiling takes a second a case. `make codegen` compiles all of them for every target.
+COVERING = ["sm_80", "gfx942"]
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,7 @@ def report(tmp_path_factory):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
     command = [sys.executable, str(SCRIPT), "--json", "--jobs", "1"]
+    command += [argument for target in COVERING for argument in ("--covering", target)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -40,8 +44,7 @@ def choose(rows, **values):
 
 def failures(rows, holds):
     """The rows for which a bound does not hold, short enough to read."""
-    names = ("target", "kernel", "coordinate_map", "mode", "padding_mode", "axes", "dtype", "channels_last")
-    kept = (*names, "channels", "registers", "spills", "loads", "stores", "reductions", "nan_tests")
+    kept = ("target", *CASE, "registers", "spills", "loads", "stores", "reductions", "nan_tests")
     return [{key: row[key] for key in kept} for row in rows if not holds(row)]
 
 
@@ -58,6 +61,12 @@ def test_every_target_and_every_value_of_every_choice_is_covered(report):
             "channels_last": {False, True},
         }.items():
             assert {row[key] for row in rows} == values
+
+
+def test_the_newest_targets_have_all_cases_and_the_others_some_of_them(report):
+    cases = {t: {tuple(row[key] for key in CASE) for row in choose(report, target=t)} for t in REGISTERS}
+    assert cases["sm_90"] == cases["sm_100"]
+    assert all(cases[target] < cases["sm_90"] for target in COVERING)
 
 
 def test_no_local_memory_or_scratch(report):
@@ -98,7 +107,7 @@ def test_no_compare_and_swap_anywhere(report):
     assert not failures(report, lambda row: row["compare_and_swap"] == 0)
 
 
-@pytest.mark.parametrize("kernel", ["forward", "gather", "shared"])
+@pytest.mark.parametrize("kernel", ["forward", "gather", "theta", "shared"])
 def test_no_atomics_where_none_are_needed(report, kernel):
     assert not failures(choose(report, kernel=kernel), lambda row: not row["reductions"])
 

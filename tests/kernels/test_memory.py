@@ -179,9 +179,7 @@ def test_many_control_points_make_small_sums_too(kernels, allocations, monkeypat
 
 @AXES
 @pytest.mark.parametrize("coordinate_map", ["affine", "grid"])
-@pytest.mark.parametrize("way", ["kernels", "cpu_path", "cpu_operators"])
-def test_an_image_is_not_copied_for_its_transforms(request, allocations, coordinate_map, axes, way):
-    device = request.getfixturevalue(way)
+def test_an_image_is_not_copied_for_its_transforms(device, allocations, coordinate_map, axes):
     choices = Choices(SMALL[axes], coordinate_map)
     tensors = make_problem(choices, LARGE[axes], device, transforms=4)
     _, found = allocations(lambda: library(choices)(*tensors))

@@ -107,10 +107,11 @@ def names():
     register_sampling_kernel("spline", spline_twin, **SPLINE)
 
 
-def draw_problem(axes, device):
-    image = torch.randn(2, 3, *INPUT_SIZE[axes], dtype=torch.float64)
-    shift, pull = torch.randn(4, axes, dtype=torch.float64), torch.tensor([1.3], dtype=torch.float64)
-    grad_output = torch.randn(4, 3, *SIZE[axes], dtype=torch.float64)
+def draw_problem(axes, device, images=2):
+    """Two transforms of each image."""
+    image = torch.randn(images, 3, *INPUT_SIZE[axes], dtype=torch.float64)
+    shift, pull = torch.randn(2 * images, axes, dtype=torch.float64), torch.tensor([1.3], dtype=torch.float64)
+    grad_output = torch.randn(2 * images, 3, *SIZE[axes], dtype=torch.float64)
     return [t.to(device) for t in (image, shift, pull)], grad_output.to(device)
 
 
@@ -163,9 +164,10 @@ def test_names_travel_through_the_compiler(device, names):
 
 
 def test_second_derivatives_and_forward_mode_come_from_the_twin(device, names):
-    problem, _ = draw_problem(2, device)
+    problem, _ = draw_problem(2, device, images=1)
     inputs = tuple(leaves((*problem, None)).values())
-    assert torch.autograd.gradgradcheck(solver(2), inputs, fast_mode=True, nondet_tol=1e-12)
+    options = {"fast_mode": True, "nondet_tol": 1e-12, "check_undefined_grad": False}
+    assert torch.autograd.gradgradcheck(solver(2), inputs, **options)
     tangents = tuple(torch.randn_like(t) for t in problem)
     _, actual = torch.func.jvp(solver(2), tuple(problem), tangents)
     assert actual.abs().max() > 0

@@ -1,8 +1,12 @@
 """However the work is cut into programs, blocks and vectors, the result is the same."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
+import stn_kernels
 from sampling_cases import (
     AXES,
     LAYOUTS,
@@ -69,7 +73,7 @@ def test_channels_split_over_programs_agree_with_the_reference(
 ):
     """Four tiles, each with five blocks of channels, for one program, for two (3 + 2), for one each."""
     force_blocks(launch.Blocks(8, 4, 2))
-    monkeypatch.setattr(launch, "ENOUGH_PROGRAMS", enough)
+    monkeypatch.setattr(launch, "table", lambda: launch.Table(enough_programs=enough))
     choices = Choices(SIZE[2], "affine")
     tensors, _ = draw_problem(choices, INPUT_SIZE[2], channels=9)
     tensors = converted(tensors, kernels)
@@ -248,3 +252,48 @@ def test_memory_that_no_kernel_wrote_would_show(kernels):
         assert module.torch.empty(3, device=kernels).isnan().all()
         assert module.torch.empty_like(torch.ones(3)).isnan().all()
         assert (module.torch.empty(3, dtype=torch.int64) > 2**62).all()
+
+
+# --- launches planned before -------------------------------------------------------------------------------
+
+
+def same_arguments(actual, expected):
+    """Of launches: equal, and tensors the very same."""
+    if isinstance(expected, torch.Tensor):
+        return actual is expected
+    if isinstance(expected, tuple):
+        return len(actual) == len(expected) and all(map(same_arguments, actual, expected))
+    return actual == expected
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "constant"])
+@pytest.mark.parametrize("coordinate_map", MAPS)
+def test_a_launch_planned_before_is_the_one_that_would_be_planned(kernels, coordinate_map, padding_mode):
+    choices = Choices(SIZE[2], coordinate_map, padding_mode=padding_mode)
+    for _ in range(2):
+        tensors, _ = draw_problem(choices, INPUT_SIZE[2], channels=3)
+        tensors = converted(tensors, kernels)
+        output = tensors[0].new_empty((tensors[1].shape[0], 3, *SIZE[2]))
+        planned = launch.planned_forward(output, tensors, choices)
+        expected = launch.forward_launch(output, tensors, choices)
+        assert same_arguments(planned.arguments, expected.arguments)
+        assert (planned.kernel, planned.programs) == (expected.kernel, expected.programs)
+        assert planned.constants == expected.constants
+    assert len(launch.PLANS) == 1
+
+
+def test_plans_tell_geometries_apart_and_keep_no_tensor(kernels, monkeypatch):
+    monkeypatch.setattr(launch, "MOST_PLANS", 3)
+    kept = []
+    for shape in [(1, 2, 4, 5), (1, 2, 5, 4), (1, 2, 4, 5), (2, 2, 4, 5), (1, 3, 4, 5)]:
+        image = torch.zeros(shape, device=kernels)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            given = image.contiguous(memory_format=layout)
+            theta = torch.eye(2, 3, device=kernels).repeat(shape[0], 1, 1)
+            output = stn_kernels.affine_sample(given, theta, (4, 5))
+            assert output.shape == (*shape[:2], 4, 5)
+            kept.append(weakref.ref(theta))
+            assert len(launch.PLANS) <= 3
+    del image, given, theta, output
+    gc.collect()
+    assert not any(reference() is not None for reference in kept)
