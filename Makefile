@@ -4,7 +4,7 @@ python = .venv/bin/python
 chapters = chapters/*.ipynb chapters/solutions/*.ipynb
 nbval = --nbval --nbval-current-env --nbval-sanitize-with=chapters/sanitize.cfg --nbval-cell-timeout=600
 
-.PHONY: book test lint chapters codegen mutants bench environment
+.PHONY: book test lint chapters codegen mutants bench gpu gpu-test gpu-bench tune environment
 
 # JupyterLab on book/, a working copy of the chapters.
 book: environment
@@ -38,6 +38,24 @@ mutants: environment
 
 bench: environment
 	$(python) kernels/benchmarks/cpu_path.py $(ARGS)
+
+# With a GPU and PyTorch, Triton and pytest there: the tests, compiled; then, if all passed, the measurements. Both go
+# on where they were cut off. SMOKE=1: the same without a GPU, tiny and interpreted. ALL=1: every case, not the core.
+gpu: gpu-test gpu-bench
+
+# Whatever Python has them: no environment is made, so that no network is needed.
+gpu_python = PYTHONPATH=kernels:. $(if $(wildcard $(python)),$(python),python3)
+smoke = $(if $(SMOKE),--smoke)
+
+gpu-test:
+	$(gpu_python) kernels/benchmarks/gpu_test.py $(smoke) $(ARGS)
+
+gpu-bench:
+	$(gpu_python) kernels/benchmarks/gpu_bench.py $(smoke) $(if $(ALL),--all) $(ARGS)
+
+# Search the block shapes that are quickest on the GPU that is there.
+tune:
+	$(gpu_python) kernels/benchmarks/tune.py $(smoke) $(ARGS)
 
 environment:
 	@.ci/environment
