@@ -7,5 +7,10 @@ from build import hide_the_machine
 
 hide_the_machine(os.environ)
 
-# Chapter 07 writes Triton kernels, and Triton has no official build for macOS and Windows.
-collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["07_*.ipynb", "solutions/07_*.ipynb"]
+# These write Triton kernels, and Triton has no official build for macOS and Windows.
+TRITON_CHAPTERS = ("07", "08", "09")
+collect_ignore_glob = (
+    []
+    if importlib.util.find_spec("triton")
+    else [f"{folder}{number}_*.ipynb" for number in TRITON_CHAPTERS for folder in ("", "solutions/")]
+)

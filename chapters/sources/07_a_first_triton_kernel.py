@@ -991,6 +991,5 @@ check("07-6", projective_sample)
 #
 # ## Next
 #
-# This is as far as the book goes today. Its kernels go further: read `kernels/stn_kernels/forward.py` beside
-# section 7.11, and then `backward.py`, where the races of section 7.4 are real. Before:
-# [chapter 06, The spatial transformer](06_the_spatial_transformer.ipynb).
+# [Chapter 08, Fusing grid and sampler](08_fusing_grid_and_sampler.ipynb): the same kernel with tiles, for any map,
+# and what it saves, byte by byte. Before: [chapter 06, The spatial transformer](06_the_spatial_transformer.ipynb).

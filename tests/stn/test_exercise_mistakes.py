@@ -190,6 +190,91 @@ def sample_without_dividing(input, theta, size):
     return sample_by_two_functions(input, theta[:, :2], size)
 
 
+def sectors_of_one_pixel_in_whole_sectors(n, m, channels, size, channels_last):
+    return -(-channels // 8) if channels_last else sectors_counted(n, m, channels, size, False)
+
+
+def sectors_counted(n, m, channels, size, channels_last):
+    numbers = [
+        (n * size[1] + m) * channels + c if channels_last else (c * size[0] + n) * size[1] + m
+        for c in range(channels)
+    ]
+    return len({number // 8 for number in numbers})
+
+
+def sectors_with_layouts_exchanged(n, m, channels, size, channels_last):
+    return sectors_counted(n, m, channels, size, not channels_last)
+
+
+def sectors_of_large_planes(n, m, channels, size, channels_last):
+    return sectors_counted(n, m, channels, size, True) if channels_last else channels
+
+
+def attended(picture, s, t_x, t_y, size):
+    zero = torch.zeros_like(s)
+    return sample_by_two_functions(picture, torch.stack([s, zero, t_x, zero, s, t_y], 1).view(-1, 2, 3), size)
+
+
+def attention_swapped(picture, parameters, size):
+    s, t_x, t_y = parameters.unbind(1)
+    return attended(picture, s, t_y, t_x, size)
+
+
+def attention_with_scaled_shift(picture, parameters, size):
+    s, t_x, t_y = parameters.unbind(1)
+    return attended(picture, s, s * t_x, s * t_y, size)
+
+
+def attention_by_two_functions(picture, parameters, size):
+    return attended(picture, *parameters.unbind(1), size)
+
+
+def mismatch_of_all(picture, theta, target):
+    return (sample_by_two_functions(picture, theta, target.shape[2:]) - target).square().sum()
+
+
+def mismatch_as_mean(picture, theta, target):
+    return (sample_by_two_functions(picture, theta, target.shape[2:]) - target).square().mean((1, 2, 3))
+
+
+def mismatch_with_the_output_in_memory(picture, theta, target):
+    return (sample_by_two_functions(picture, theta, target.shape[2:]) - target).square().sum((1, 2, 3))
+
+
+def interval_without_swapping(M, d, y):
+    rest = d - M[:, 1] * y
+    return ((rest - 1) / M[:, 0]).max().item(), ((rest + 1) / M[:, 0]).min().item()
+
+
+def interval_of_x_only(M, d, y):
+    rest = (d - M[:, 1] * y)[0]
+    return tuple(sorted(((rest + side) / M[0, 0]).item() for side in (-1, 1)))
+
+
+def interval_as_union(M, d, y):
+    rest = d - M[:, 1] * y
+    ends = torch.stack([(rest - 1) / M[:, 0], (rest + 1) / M[:, 0]])
+    return ends.min().item(), ends.max().item()
+
+
+def interval_of_the_box(M, d, y):
+    inverse = torch.linalg.inv(M)
+    middle, half = (inverse @ d)[0].item(), inverse[0].abs().sum().item()
+    return middle - half, middle + half
+
+
+def blocks_of(values, k):
+    return values.view(values.shape[0] // k, k, values.shape[1] // k, k)
+
+
+def collect_the_mean(values, k):
+    return blocks_of(values, k).mean((1, 3))
+
+
+def collect_one_of_each(values, k):
+    return values[::k, ::k]
+
+
 @pytest.mark.parametrize(
     ("exercise", "answer", "sentence"),
     [
@@ -251,6 +336,32 @@ def sample_without_dividing(input, theta, size):
         ("07-4", sample_with_rows_scaled_alike, "a step down"),
         ("07-5", sample_by_two_functions, "bilinear"),
         ("07-6", sample_without_dividing, "divided by w"),
+        ("08-1", [20, 80], "float16 has 2 bytes"),
+        ("08-1", [10, 50], "three coordinates"),
+        ("08-1", [10, 46], "the gradient of the grid is moved"),
+        ("08-1", [10, 58], "once more"),
+        ("08-2", sectors_with_layouts_exchanged, "the other layout"),
+        ("08-2", sectors_of_large_planes, "can share a sector"),
+        ("08-2", sectors_of_one_pixel_in_whole_sectors, "across a border"),
+        ("08-3", attention_swapped, "t_x goes across"),
+        ("08-3", attention_with_scaled_shift, "not the shift"),
+        ("08-3", attention_by_two_functions, "exactly"),
+        ("08-4", mismatch_of_all, "one number for each image"),
+        ("08-4", mismatch_as_mean, "the mean, not the sum"),
+        ("08-4", mismatch_with_the_output_in_memory, "bytes were allocated"),
+        ("09-1", [52, 46], "64-bit integers"),
+        ("09-1", [21, 15], "round the logarithm up"),
+        ("09-1", [25, 22], "count all output pixels"),
+        ("09-2", [4, 512 * 504], "round up"),
+        ("09-2", [5, 410 * 126], "has 4 bytes"),
+        ("09-2", [5, 409 * 504], "one of 3"),
+        ("09-2", [10, 205 * 504], "two numbers for each pixel"),
+        ("09-3", interval_without_swapping, "swaps the two ends"),
+        ("09-3", interval_of_x_only, "the second has one, too"),
+        ("09-3", interval_as_union, "intersection"),
+        ("09-3", interval_of_the_box, "that is the box"),
+        ("09-4", collect_the_mean, "the mean of each block"),
+        ("09-4", collect_one_of_each, "one output pixel of each block"),
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
