@@ -33,14 +33,14 @@ INFINITY, NAN = torch.inf, torch.nan
 @pytest.fixture(autouse=True)
 def _aten_is_out_of_reach(monkeypatch):
     """PyTorch's CPU sampler may read outside the image on these coordinates; but not with bilinear taps and
-    zeros padding in 2-D, which shows them by NaN, and is tried for images of one channel."""
+    zeros padding in 2-D, which shows them by NaN."""
     sampler = torch.grid_sampler
 
     def refuse(*arguments):
         raise AssertionError("ATen's sampler was called")
 
     def refuse_what_may_do_harm(image, grid, mode, padding_mode, align_corners):
-        harmless = image.ndim == 4 and image.shape[1] == 1 and (mode, padding_mode) == (0, 0)
+        harmless = image.ndim == 4 and (mode, padding_mode) == (0, 0)
         return sampler(image, grid, mode, padding_mode, align_corners) if harmless else refuse()
 
     aten.differentiates_twice()  # tries it, once
@@ -214,7 +214,7 @@ def test_nothing_outside_the_image_is_read(
 
 def test_moderate_coordinates_are_left_to_aten(cpu_path, monkeypatch):
     """The guard above can fail: finite coordinates do reach ATen."""
-    choices = Choices(SIZE[2], "grid")
+    choices = Choices(SIZE[2], "grid", padding_mode="border")
     tensors, grad_output = draw_problem(choices, INPUT_SIZE[2])
     with pytest.raises(AssertionError, match="was called"):
         library(choices)(*tensors)
