@@ -38,6 +38,34 @@ class Transform(ABC):
     ) -> Tensor:
         """V: `input` (N, C, H, W) sampled bilinearly at T_theta(G), (N, C, H', W'), through the kernels."""
 
+    def sample_over(
+        self,
+        canvas: Tensor | float,
+        input: Tensor,
+        theta: Tensor,
+        size: Sequence[int],
+        *,
+        align_corners: bool = False,
+    ) -> Tensor:
+        """The warped image laid over a canvas, which shows where the warp leaves the image: (N, C, H', W').
+
+        It is V + (1 - mask) canvas, with zeros around the input in V, and its mask an image of ones sampled
+        at the same points. A pixel half outside is half the canvas; V has been multiplied by the mask
+        already. Differentiable in canvas, input and theta.
+
+        Args:
+            canvas: a number, or a tensor that broadcasts to (N, C, H', W').
+            others: as in `sample`.
+        """
+        output = self.sample(input, theta, size, align_corners=align_corners)
+        mask = self.sample(input.new_ones(1, 1, *input.shape[2:]), theta, size, align_corners=align_corners)
+        if isinstance(canvas, Tensor):
+            shape = tuple(output.shape)
+            pairs = zip(reversed(canvas.shape), reversed(shape), strict=False)
+            if canvas.ndim > len(shape) or any(given not in (1, wanted) for given, wanted in pairs):
+                raise ValueError(f"canvas should broadcast to {shape}, not have shape {tuple(canvas.shape)}")
+        return output + (1 - mask) * canvas
+
     def check(self, theta: Tensor) -> None:
         """ValueError unless `theta` is (N, num_parameters), TypeError unless it is floating."""
         if theta.ndim != 2 or theta.shape[1] != self.num_parameters:
