@@ -1,0 +1,24 @@
+"""Experiments of the paper, and of those who built on it, as commands: `python -m stn.experiments --help`.
+
+An experiment is a set of runs, settings times seeds. Each run writes one result file; `runner` executes them,
+`report` sums them up, and every experiment is one module that says what its runs are and how they train.
+"""
+
+from stn.experiments.report import Summary, read, summarise
+from stn.experiments.rotated import Rotated
+from stn.experiments.runner import Experiment, Run, Training, execute, execute_all
+
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (Rotated(),)}
+
+__all__ = [
+    "EXPERIMENTS",
+    "Experiment",
+    "Rotated",
+    "Run",
+    "Summary",
+    "Training",
+    "execute",
+    "execute_all",
+    "read",
+    "summarise",
+]
