@@ -233,8 +233,9 @@ class Rotated(Experiment):
         accuracy = summarise(_in_order(results), "accuracy", self.keys)
         angles = list(dict.fromkeys(angle for angle, _, _ in accuracy))
         grids = sorted({grid for _, _, grid in accuracy if grid is not None})
+        size = (3.6 * len(angles), 3.2)
         figure, axes = plt.subplots(
-            1, len(angles), figsize=(3.6 * len(angles), 3.2), squeeze=False, layout="compressed"
+            1, len(angles), figsize=size, squeeze=False, sharey=True, layout="compressed"
         )
         for ax, angle in zip(axes[0], angles, strict=True):
             for number, model in enumerate(MODELS):
@@ -248,7 +249,11 @@ class Rotated(Experiment):
                     ax.axhspan(*band, color=color, alpha=0.15, linewidth=0)
                 elif found:
                     ax.errorbar(list(found), means, spreads, color=color, marker="o", capsize=3, label=model)
-            ax.set(title=f"turned within ±{angle:g}°", xlabel="control points", ylabel="accuracy, %")
+            ax.set(
+                title=f"turned within ±{angle:g}°",
+                xlabel="control points",
+                ylabel="accuracy, %" if ax is axes[0, 0] else "",
+            )
             ax.set_xticks(grids, [f"{grid} × {grid}" for grid in grids])
             ax.legend()
         return figure
