@@ -17,6 +17,8 @@ from stn_kernels.reference import Size
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LAYOUTS = ("channels-first", "channels-last")
+DIRECTIONS = ("forward", "backward", "backward of theta")
+FORWARD, BACKWARD, OF_THETA = DIRECTIONS
 TRANSFORMS = ("identity", "rotation by 45 degrees", "zoom x8", "shrink x4", "random")
 IDENTITY, ROTATION, ZOOM, SHRINK, RANDOM = TRANSFORMS
 

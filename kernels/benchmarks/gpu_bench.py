@@ -32,11 +32,9 @@ import measure
 import network
 import report
 import results
-from cases import Case
+from cases import BACKWARD, DIRECTIONS, FORWARD, Case
 from stn_kernels.splines import tps_weights
 
-DIRECTIONS = ("forward", "backward", "backward of theta")
-FORWARD, BACKWARD, OF_THETA = DIRECTIONS
 # The library and PyTorch compute the same. In half precision PyTorch's coordinates are half precision, too:
 # there the library is held to PyTorch in float32, and the peer is not compared.
 LARGEST_ERROR = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
@@ -121,13 +119,11 @@ def work_of(
 
 
 def measure_case(case: Case, gpu: measure.Gpu, found: results.Results, deadline: float) -> None:
-    wanted = [{**results.describe(case), "direction": d, "implementation": peers.OWN} for d in DIRECTIONS]
     base = results.describe(case)
     image, (parameters, shared) = case.image(gpu.device), case.parameters(gpu.device)
     bytes_moved: measure.Traffic | None = None
     copies: dict[int, float] = {}
-    for row in wanted:
-        direction = row["direction"]
+    for direction in DIRECTIONS:
         for name, context, call in implementations(case, direction, image, parameters, shared):
             row = {**base, "direction": direction, "implementation": name}
             if found.has(row):
@@ -208,12 +204,10 @@ def main() -> None:
         print(f"Out of time; {path} keeps what was measured. The same command goes on.")
         sys.exit(75)
     if arguments.smoke:
-        print(
-            f"Smoke: {len(found.content['rows'])} rows, in {path}. Everything ran; these times mean nothing."
-        )
-        return
-    print(report.table(found.content))
-    print(report.verdicts(found.content))
+        print(f"Smoke: {len(found.content['rows'])} rows. Everything ran; these times mean nothing.")
+    else:
+        print(report.table(found.content))
+        print(report.verdicts(found.content))
     print(f"Written to {path}")
     if wrong:
         sys.exit(f"{len(wrong)} cases differ from PyTorch and were not timed, see above")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cases import Case
+from cases import BACKWARD, FORWARD, Case
 
 WARM_UP, MEASURED = 25, 100  # milliseconds, by triton.testing.do_bench
 Work = Callable[[], Any]
@@ -130,16 +130,16 @@ class Traffic:
     parameters: int
 
     def of(self, direction: str) -> int:
-        if direction == "forward":
+        if direction == FORWARD:
             return self.image + self.parameters + self.output
         read = self.output + self.image + self.parameters  # the output's gradient; the slopes of the image
-        return read + self.parameters + (self.whole_image if direction == "backward" else 0)
+        return read + self.parameters + (self.whole_image if direction == BACKWARD else 0)
 
     def returned(self, direction: str) -> int:
         """Bytes that a step returns: the output, and the gradients that are wanted."""
-        if direction == "forward":
+        if direction == FORWARD:
             return self.output
-        return self.output + self.parameters + (self.whole_image if direction == "backward" else 0)
+        return self.output + self.parameters + (self.whole_image if direction == BACKWARD else 0)
 
 
 def traffic(case: Case, image: Tensor, parameters: Tensor, points: Tensor) -> Traffic:

@@ -14,8 +14,8 @@ from typing import Any
 import cases
 import implementations as peers
 import results
+from cases import BACKWARD, FORWARD
 
-FORWARD, BACKWARD, OF_THETA = "forward", "backward", "backward of theta"
 Row = dict[str, Any]
 Content = dict[str, Any]
 

@@ -29,8 +29,8 @@ import compile_ahead
 import implementations as peers
 import measure
 import results
-from cases import Case
-from gpu_bench import BACKWARD, FORWARD, work_of
+from cases import BACKWARD, FORWARD, Case
+from gpu_bench import work_of
 from stn_kernels import launch
 
 CANDIDATES = {

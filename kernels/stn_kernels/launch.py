@@ -261,15 +261,15 @@ class Place(NamedTuple):
     which: int
 
 
-def kept(argument: Any, tensors: Sequence[Tensor | None]) -> Any:
+def with_places(argument: Any, tensors: Sequence[Tensor | None]) -> Any:
     """An argument of a launch with places instead of tensors, which would keep their memory."""
     if isinstance(argument, Tensor):
         return Place(next(i for i, t in enumerate(tensors) if t is argument))
-    return tuple(kept(a, tensors) for a in argument) if isinstance(argument, tuple) else argument
+    return tuple(with_places(a, tensors) for a in argument) if isinstance(argument, tuple) else argument
 
 
-def restored(argument: Any, tensors: Sequence[Tensor | None]) -> Any:
-    """The inverse of `kept`, for tensors of the same geometry."""
+def with_tensors(argument: Any, tensors: Sequence[Tensor | None]) -> Any:
+    """The inverse of `with_places`, for tensors of the same geometry."""
     if type(argument) is Place:
         return tensors[argument.which]
     if type(argument) is tuple and argument and type(argument[0]) is Place:  # and what goes with it
@@ -290,11 +290,11 @@ def planned_forward(output: Tensor, tensors: Tensors, choices: Choices) -> Launc
     plan = PLANS.get(key)
     if plan is None:
         launch = forward_launch(output, tensors, choices)
-        plan = dataclasses.replace(launch, arguments=kept(launch.arguments, every))
+        plan = dataclasses.replace(launch, arguments=with_places(launch.arguments, every))
         if len(PLANS) >= MOST_PLANS:
             PLANS.clear()
         PLANS[key] = plan
-    arguments = tuple([restored(a, every) for a in plan.arguments])
+    arguments = tuple([with_tensors(a, every) for a in plan.arguments])
     return Launch(plan.kernel, plan.programs, arguments, plan.constants)
 
 

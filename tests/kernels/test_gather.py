@@ -151,6 +151,16 @@ def thetas_at_ties(count, input_size, size, dtype):
     return theta.to(dtype)
 
 
+def assert_same_bits(force_way, choices, image, theta, grad_output):
+    """Gathered and scattered: of whole numbers, whose sums are exact in any order."""
+    grads = {}
+    for way in ("gather", "scatter"):
+        force_way(way)
+        (grads[way],) = torch.autograd.grad(library(choices)(image, theta), image, grad_output)
+    assert torch.equal(grads["gather"], grads["scatter"])
+    assert grads["scatter"].any()
+
+
 @pytest.mark.parametrize(
     ("mode", "axes", "dtype"), pairwise(("nearest", "integer"), (2, 3), TOLERANCES), ids=str
 )
@@ -164,12 +174,7 @@ def test_no_pixel_that_contributes_is_missed(kernels, force_way, mode, axes, dty
     image = torch.zeros(len(theta), 1, *input_size, dtype=dtype, device=kernels, requires_grad=True)
     grad_output = torch.randint(1, 1000, (len(theta), 1, *size)).to(image)
     choices = Choices(size, "affine", mode)
-    grads = {}
-    for way in ("gather", "scatter"):
-        force_way(way)
-        (grads[way],) = torch.autograd.grad(library(choices)(image, theta), image, grad_output)
-    assert torch.equal(grads["gather"], grads["scatter"])
-    assert grads["scatter"].any()
+    assert_same_bits(force_way, choices, image, theta, grad_output)
 
 
 def test_in_a_wide_image_a_pixel_6e_15_beyond_a_tie_is_not_missed(kernels, force_way):
@@ -179,12 +184,7 @@ def test_in_a_wide_image_a_pixel_6e_15_beyond_a_tie_is_not_missed(kernels, force
     theta = torch.tensor([theta], dtype=torch.float64, device=kernels)
     image = torch.zeros(1, 1, 2, 301, dtype=torch.float64, device=kernels, requires_grad=True)
     grad_output, choices = torch.ones(1, 1, 2, 3).to(image), Choices((2, 3), "affine", "nearest")
-    grads = {}
-    for way in ("gather", "scatter"):
-        force_way(way)
-        (grads[way],) = torch.autograd.grad(library(choices)(image, theta), image, grad_output)
-    assert torch.equal(grads["gather"], grads["scatter"])
-    assert grads["scatter"].any()
+    assert_same_bits(force_way, choices, image, theta, grad_output)
 
 
 @EDGES_AND_CORNERS
