@@ -16,8 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import cases
 import compositions
+import implementations
 import stn_kernels
+from stn_kernels.splines import tps_weights
 
 LARGE = 2**18  # elements from which on the ratio counts
 Tensors = tuple[Tensor, ...]
@@ -31,6 +34,7 @@ class Case:
     own: Callable[..., Tensor]
     parameters: Tensors  # what both take beside the image; they get gradients
     channels_last: bool = False
+    same: bool = True  # the peer computes the same; else only the times are compared
 
 
 def thetas(batch: int, axes: int = 2) -> Tensor:
@@ -120,6 +124,37 @@ def other_cases() -> Iterator[Case]:
             ),
             (source, control),
         )
+    yield from spline_cases()
+
+
+def spline_cases() -> Iterator[Case]:
+    """25 fixed target points: beside the paper's T = M B with B, a spline for each point, made beforehand;
+    and beside kornia where it is installed, whose spline is another (`implementations.kornia`)."""
+    control = torch.cartesian_prod(*2 * [torch.linspace(-0.9, 0.9, 5)])
+    unit = torch.eye(25).unsqueeze(-1).expand(-1, -1, 2)  # the k-th warp takes point k to (1, 1), others to 0
+    for shape in [(32, 1, 128, 128), (32, 3, 128, 128)]:
+        size = shape[2:]
+        features = compositions.spline_features(control, compositions.target_points(size, torch.empty(0)))
+        splines = features @ tps_weights(unit, control)[:, 0].mT  # (pixels, 25)
+        source = control + 0.05 * torch.randn(shape[0], 25, 2, generator=torch.Generator().manual_seed(0))
+
+        def peer(image: Tensor, source: Tensor, splines: Tensor = splines) -> Tensor:
+            return compositions.sampled(image, splines @ source, tuple(image.shape[2:]))
+
+        def quicker_peer(image: Tensor, source: Tensor, splines: Tensor = splines) -> Tensor:
+            """One product for the whole batch: x and y lie apart, as the library has them, too."""
+            planes = source.mT.flatten(0, 1) @ splines.mT
+            points = planes.unflatten(0, (-1, 2)).mT.unflatten(1, image.shape[2:])
+            return F.grid_sample(image, points, align_corners=False)
+
+        def own(image: Tensor, source: Tensor) -> Tensor:
+            return stn_kernels.tps_sample(image, source, image.shape[2:], target_points=control)
+
+        yield Case("tps, T = M B", shape, peer, own, (source,))
+        yield Case("tps, planes", shape, quicker_peer, own, (source,))
+        kornia = implementations.kornia(cases.Case("splines", shape, cases.RANDOM, "tps", points=25), control)
+        if kornia is not None:
+            yield Case("tps, kornia", shape, kornia, own, (source,), same=False)
 
 
 def seconds(call: Callable[..., Tensor], tensors: Tensors, grad: Tensor | None) -> float:
@@ -141,7 +176,8 @@ def compare(case: Case, backward: bool, repeats: int) -> tuple[float, float, flo
     tensors = [t.detach().clone().requires_grad_(backward) for t in (image, *case.parameters)]
     with torch.no_grad():
         peer, own = case.peer(*tensors), case.own(*tensors)
-    torch.testing.assert_close(own, peer, atol=1e-2, rtol=1e-2)  # the same computation, roundings apart
+    if case.same:
+        torch.testing.assert_close(own, peer, atol=1e-2, rtol=1e-2)  # the same computation, roundings apart
     grad = torch.randn(own.shape, generator=generator) if backward else None
     pairs = []
     with torch.set_grad_enabled(backward):

@@ -24,6 +24,7 @@ PADDING_MODES = {"zeros": 0, "border": 1, "reflection": 2}
 # Far beyond any image, and far below where a coordinate times a size would overflow float32 or an integer.
 SAFE_COORDINATE = 1e6
 LARGEST_CACHED = 2**18  # pixels: 16 grids of 3 MB in float32
+LARGEST_CACHED_PLANES = 2**22  # numbers: 4 splines of 16 MB in float32
 
 
 def is_safe(numbers: Tensor) -> bool:
@@ -80,6 +81,29 @@ def build_base_grid(size: Size, align_corners: bool, dtype: torch.dtype) -> Tens
 cached_base_grid = functools.lru_cache(maxsize=16)(build_base_grid)
 
 
+def spline_planes(points: Tensor, size: Size, align_corners: bool) -> Tensor:
+    """What a thin plate spline is linear in: phi of the distance to each target point (K, 2), and the rows of
+    `base_grid`; (K + 3, H' W'). As a rule the points stay the same, and their planes are kept."""
+    if points.requires_grad or points.shape[0] * math.prod(size) > LARGEST_CACHED_PLANES:
+        return build_spline_planes(points, size, align_corners)
+    return cached_spline_planes(tuple(points.flatten().tolist()), size, align_corners, points.dtype)
+
+
+def build_spline_planes(points: Tensor, size: Size, align_corners: bool) -> Tensor:
+    base = base_grid(size, align_corners, points.dtype)
+    squared = (base[:2] - points[..., None]).square().sum(1)  # (K, pixels)
+    return torch.cat([radial(squared), base])
+
+
+@functools.lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def cached_spline_planes(
+    coordinates: tuple[float, ...], size: Size, align_corners: bool, dtype: torch.dtype
+) -> Tensor:
+    points = torch.tensor(coordinates, dtype=dtype, device="cpu").view(-1, 2)
+    return build_spline_planes(points, size, align_corners)
+
+
 def full_precision_matmul(a: Tensor, b: Tensor) -> Tensor:
     """a @ b, also under autocast, which would compute coordinates in half precision."""
     if torch.is_autocast_enabled("cpu"):
@@ -120,8 +144,7 @@ def sampling_grid(tensors: Tensors, choices: Choices) -> Tensor | None:
     elif map == "basis" and shared is not None:
         planes = combine(parameters, shared.flatten(1), images)
     elif map == "tps" and shared is not None:
-        squared = (base[:2] - shared[..., None]).square().sum(1)  # (K, pixels)
-        planes = combine(parameters, torch.cat([radial(squared), base]), images)
+        planes = combine(parameters, spline_planes(shared, size, align_corners), images)
     elif map in ("displacement", "normalised_displacement"):
         displacement = parameters
         if map == "displacement":

@@ -276,3 +276,23 @@ def test_a_pixel_on_a_control_point_has_finite_gradients(device):
     actual = values_and_gradients(solve, converted(tensors, device), draw_image(1, 2, (3, 3)).to(device))
     assert all(g.isfinite().all() for g in actual.values())
     assert all((g != 0).any() for g in actual.values())
+
+
+def test_a_spline_follows_its_target_points_when_they_change_in_place():
+    """The CPU path keeps what it computes of target points: of their values, not of the tensor."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 1, 9, 11, generator=generator, dtype=torch.float64)
+    target = torch.rand(5, 2, generator=generator, dtype=torch.float64)
+    source = target + 0.1 * torch.randn(2, 5, 2, generator=generator, dtype=torch.float64)
+
+    def check():
+        expected = tps_sample(image, source, (7, 6), target_points=target.clone().requires_grad_())
+        given = tps_sample(image, source, (7, 6), target_points=target)
+        torch.testing.assert_close(given, expected, rtol=0, atol=1e-12)
+        return given
+
+    before = check()
+    with torch.inference_mode():
+        tps_sample(image, source, (7, 6), target_points=target)
+    target += 0.05
+    assert not torch.allclose(check(), before, atol=1e-3)

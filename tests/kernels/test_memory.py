@@ -21,7 +21,7 @@ from sampling_cases import (
     propose_parameters,
     pytorch,
 )
-from stn_kernels import backend, splat
+from stn_kernels import backend, splat, tps_sample
 from stn_kernels.autograd import Choices
 
 if not backend.HAS_TRITON:
@@ -175,6 +175,24 @@ def test_many_control_points_make_small_sums_too(kernels, allocations, monkeypat
     tensors = (torch.randn(1, 1, *SMALL[2], device=kernels), weights, shared, None)
     grads, found = backward(allocations, choices, tensors, [weights])
     assert sum(without(found, grads)) <= 2 * 4 * 64 * 64 / 10
+
+
+@pytest.mark.parametrize("count", [3, 25])
+def test_a_spline_allocates_nothing_larger_than_its_output_and_gradients(kernels, allocations, count):
+    """From points to pixels, the system of equations included. Its features would take `count` images."""
+    generator = torch.Generator().manual_seed(0)
+    target = 2 * torch.rand(count, 2, generator=generator).to(kernels) - 1
+    source = target + 0.1 * torch.randn(1, count, 2, generator=generator).to(kernels)
+    image = torch.randn(1, 1, *LARGE[2], generator=generator).to(kernels)
+    tensors = [tensor.requires_grad_() for tensor in (image, source, target)]
+    output, found = allocations(lambda: tps_sample(image, source, LARGE[2], target_points=target))
+    system = 8 * 2 * (count + 3) ** 2  # float64: the K^2 differences between target points are pairs
+    assert found[0] == 4 * PIXELS
+    assert found[1] <= system < 4 * PIXELS
+    grad_output = torch.ones_like(output)
+    _, found = allocations(lambda: torch.autograd.grad(output, tensors, grad_output))
+    assert found[0] == 4 * PIXELS
+    assert found[1] <= system
 
 
 @AXES
