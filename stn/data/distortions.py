@@ -73,7 +73,7 @@ def rotated(
     _check_images(images)
     if not max_angle >= 0:
         raise ValueError(f"max_angle should be at least 0 degrees, not {max_angle}")
-    turn = _uniform((len(images),), images, generator)
+    turn = uniform((len(images),), images, generator)
     size = (images.shape[2], images.shape[3])
     scale, translation = torch.ones_like(turn), turn.new_zeros(len(images), 2)
     pose = Pose(max_angle * turn, scale, translation, size, size)
@@ -99,7 +99,7 @@ def rotated_translated_scaled(
     size = (images.shape[2], images.shape[3])
     if any(SCALES[1] * extent > canvas for extent, canvas in zip(size, CANVAS, strict=True)):
         raise ValueError(f"images should fit {CANVAS} when scaled by {SCALES[1]}, not (H, W) = {size}")
-    draws = _uniform((len(images), 4), images, generator)
+    draws = uniform((len(images), 4), images, generator)
     low, high = SCALES
     scale = (low + high) / 2 + (high - low) / 2 * draws[:, 1]
     room = draws.new_tensor([CANVAS[1], CANVAS[0]]) - scale[:, None] * draws.new_tensor([size[1], size[0]])
@@ -114,7 +114,7 @@ def _check_images(images: Tensor) -> None:
         raise TypeError(f"images should be of a floating dtype, not {images.dtype}")
 
 
-def _uniform(shape: tuple[int, ...], images: Tensor, generator: torch.Generator | None) -> Tensor:
+def uniform(shape: tuple[int, ...], images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Uniform in [-1, 1), drawn where the generator lives, in float64: no dtype changes the draw."""
     device = generator.device if generator is not None else "cpu"
     draws = 2 * torch.rand(shape, generator=generator, dtype=torch.float64, device=device) - 1
