@@ -76,7 +76,7 @@ def _execute(experiment: Experiment, arguments: argparse.Namespace) -> None:
             _execute_with_progress(experiment, left, done, folder, device, arguments.jobs)
         except KeyboardInterrupt:
             sys.exit("interrupted: the same command goes on from here")
-        except ProcessFailedError as error:
+        except (ProcessFailedError, OSError) as error:
             sys.exit(f"error: {error}; the same command goes on from here")
     print(f"To see them: python -m stn.experiments report {experiment.name} --output {folder}")
 

@@ -6,10 +6,12 @@ neither on the number of cores nor on what runs beside it.
 """
 
 import argparse
+import io
 import json
 import multiprocessing
 import platform
 import signal
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -150,10 +152,16 @@ def _short(value: str | int | float) -> str:
 
 
 class Store:
-    """The folder of an experiment's files; made when the first is written."""
+    """The folder of an experiment's files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def make(self) -> None:
+        """Make the folder, OSError where nothing can be written: better before the first epoch than after."""
+        checkpoints = self.folder / "checkpoints"
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (checkpoints / ".gitignore").write_text("*\n", encoding="utf-8")
 
     def path(self, run: Run) -> Path:
         return self.folder / f"{run.name}.json"
@@ -188,13 +196,15 @@ class Store:
         return checkpoint if checkpoint["record"] == _record(run, device) else None
 
     def write_checkpoint(self, run: Run, device: str, training: Training, history: Sequence[Figures]) -> None:
-        path = self._checkpoint(run)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        (path.parent / ".gitignore").write_text("*\n", encoding="utf-8")
-        with _unfinished(path) as unfinished:
-            state = training.state()
-            record = _record(run, device)
-            torch.save({"record": record, "history": list(history), "state": state}, unfinished)
+        checkpoint = {
+            "record": _record(run, device),
+            "history": list(history),
+            "state": training.state(),
+        }
+        content = io.BytesIO()  # a file that torch.save writes itself fails with errors that do not say why
+        torch.save(checkpoint, content)
+        with _unfinished(self._checkpoint(run)) as path:
+            path.write_bytes(content.getbuffer())
 
     def epochs_done(self, run: Run, device: str) -> int:
         if self.result(run) is not None:
@@ -220,10 +230,12 @@ def execute(
 
     Raises:
         ValueError: the file that is there is of a run with other settings.
+        OSError: a file could not be written; what was written before is whole.
     """
     store = Store(folder)
     if (result := store.result(run)) is not None:
         return result
+    store.make()
     with _apart(run.seed, device):
         training = experiment.start(run, device)
         history: list[Figures] = []
@@ -258,6 +270,7 @@ def execute_all(
 
     Raises:
         ValueError: a file that is there is of a run with other settings; nothing was executed.
+        OSError: a file could not be written. With several jobs that is a process that failed.
         ProcessFailedError: the process of a run failed; it has said why, unless it was killed.
     """
     left = deque(run for run in runs if Store(folder).result(run) is None)
@@ -300,7 +313,10 @@ def execute_all(
 def _work(sender: Connection, experiment: Experiment, run: Run, folder: Path, device: str) -> None:
     """A process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first ends the others
-    execute(experiment, run, folder, device, lambda _, figures: sender.send(figures))
+    try:
+        execute(experiment, run, folder, device, lambda _, figures: sender.send(figures))
+    except OSError as error:
+        sys.exit(f"{run.name}: {error}")
 
 
 def _record(run: Run, device: str) -> dict[str, Any]:
@@ -342,8 +358,12 @@ def _apart(seed: int, device: str) -> Iterator[None]:
 
 @contextmanager
 def _unfinished(path: Path) -> Iterator[Path]:
-    """Where to write first: the file appears under its name once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Where to write first: the file appears under its name once it is whole, and nothing is left of one that
+    could not be written."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    yield unfinished
-    unfinished.replace(path)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise

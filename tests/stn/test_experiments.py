@@ -1,10 +1,13 @@
 """Experiments: runs that resume and do not repeat themselves, their report, and the rotated digits."""
 
 import argparse
+import errno
 import json
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -244,6 +247,47 @@ def test_a_process_that_fails_ends_the_command(tmp_path, capfd):
     ):
         execute_all(ROTATED, [run], tmp_path, jobs=2)
     assert "model should be one of none, affine, bounded, unbounded" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_folder_that_cannot_be_made_is_said_before_the_first_epoch(jobs, tmp_path, capfd):
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "results"
+    with pytest.raises(SystemExit) as ended:
+        main([*TINY, "--model", "none", "--output", str(output), "--jobs", jobs])
+    assert str(ended.value).startswith("error: ")
+    captured = capfd.readouterr()
+    assert str(output) in str(ended.value) + captured.err
+    assert "Traceback" not in captured.err
+    assert "epoch 1" not in captured.out
+
+
+@pytest.mark.parametrize("name", ["write_bytes", "write_text"], ids=["checkpoint", "result"])
+def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_later(name, monkeypatch, tmp_path):
+    noisy = Noisy()
+    run = noisy.run({"kind": "a"}, epochs=4, seed=0)
+    expected = execute(noisy, run, tmp_path / "whole")
+    writings = []
+    write = getattr(Path, name)
+
+    def fill_the_disk(path, content, **options):
+        writings.append(path)
+        if len(writings) == 2:
+            write(path, content[: len(content) // 2], **options)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write(path, content, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, name, fill_the_disk)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            execute(noisy, run, tmp_path / "full")
+    done = {"write_bytes": 1, "write_text": 4}[name]  # the text before the result's is .gitignore's
+    assert sorted(path.name for path in (tmp_path / "full").rglob("*") if path.is_file()) == [
+        ".gitignore",
+        "kind-a_seed-0.pt",
+    ]
+    assert Store(tmp_path / "full").epochs_done(run, "cpu") == done
+    assert without_seconds(execute(noisy, run, tmp_path / "full")) == without_seconds(expected)
 
 
 def invent(folder, accuracies, **others):
