@@ -1,7 +1,7 @@
 """Splines are SciPy's, maps those of an independent solve, and both keep what the docstrings promise.
 
-scikit-image, whose thin plate spline takes no lambda, is not among the tests' dependencies: maps are held to
-a solve in NumPy, with another constant in the kernel and another order of the unknowns.
+Maps are held to a solve in NumPy, with another constant in the kernel and another order of the unknowns; and
+to scikit-image, which has no lambda, where it is installed: it is not among the tests' dependencies.
 """
 
 import copy
@@ -294,6 +294,18 @@ def test_maps_are_those_of_an_independent_solve(count, regularization):
     warp = fit_map(target_points=target, source_points=source, regularization=regularization)
     expected = solved_in_numpy(target.numpy(), source.numpy(), locations.numpy(), regularization)
     close(warp(locations), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("rows", [2, 5, 10])
+def test_maps_are_those_of_scikit_image(rows):
+    """From its source, our target: there, too, a map takes the output's coordinates to the input's. Its
+    system is in float32: the two agree to float32's precision times the condition, 6e3 at most."""
+    transform = pytest.importorskip("skimage.transform")
+    target = uniform_grid((rows, rows), align_corners=True).flatten(0, 1).double()
+    source, locations = target + 0.1 * strewn(rows**2, 2), strewn(40, 2, spread=1.2)
+    peer = transform.ThinPlateSplineTransform.from_estimate(target.numpy(), source.numpy())
+    warp = fit_map(target_points=target, source_points=source)
+    close(warp(locations), peer(locations.numpy()), atol=6e3 * 2**-24)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
