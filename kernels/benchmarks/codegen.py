@@ -27,7 +27,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from stn_kernels import checks, launch
+from stn_kernels import checks, launch, launch_collect
 from stn_kernels import launch_backward as backward
 from stn_kernels.autograd import Choices
 
@@ -61,10 +61,13 @@ class CompileOnly:
         return 0
 
 
+MAPS = ("projective", "grid", "displacement", "basis", "residual_basis", "tps", "mesh")
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     # forward, scatter, fixed point, gather; rest: what a gather leaves to a scatter in fixed point; theta:
-    # the gradient of parameters alone; shared: that of a basis
+    # the gradient of parameters alone; shared: that of a basis; collect: of a grid, from its footprints'
     kernel: str
     coordinate_map: str = "affine"
     mode: str = "bilinear"
@@ -73,6 +76,7 @@ class Case:
     dtype: str = "float32"
     channels_last: bool = True
     channels: int = 64
+    antialias: bool = False
 
     def tensors(self, size: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """An image, parameters and what is shared, for a batch of four."""
@@ -80,7 +84,10 @@ class Case:
         layout = last if self.channels_last else torch.contiguous_format
         image = torch.empty((4, self.channels, *size), dtype=DTYPES[self.dtype], memory_format=layout)
         dtype = torch.float64 if self.dtype == "float64" else torch.float32
-        shared = {"tps": (16, 2), "basis": (8, *size)}.get(self.coordinate_map)
+        planes = (8, *size)
+        shared = {"tps": (16, 2), "mesh": (18, 3, 3), "basis": planes, "residual_basis": planes}.get(
+            self.coordinate_map
+        )
         others = None if shared is None else torch.empty(shared, dtype=dtype)
         shape = checks.parameter_shape(self.coordinate_map, self.axes, size, others)
         return image, torch.empty((4, *shape), dtype=dtype), others
@@ -92,10 +99,15 @@ class Case:
         compute = torch.float64 if self.dtype == "float64" else torch.float32
         fill = torch.empty(self.channels, dtype=compute) if self.padding_mode == "constant" else None
         tensors = (image, parameters, shared, fill)
-        choices = Choices(size, self.coordinate_map, self.mode, self.padding_mode)
+        choices = Choices(size, self.coordinate_map, self.mode, self.padding_mode, antialias=self.antialias)
         output = torch.empty_like(image)
         if self.kernel == "forward":
             return launch.forward_launch(output, tensors, choices)
+        if self.kernel == "collect":
+            gradients = backward.with_footprints(backward.Sums(), tensors, choices).grad_parameters
+            wanted = "grad_parameters" if shared is None else "grad_shared"
+            written = torch.empty_like(parameters if shared is None else shared)
+            return launch_collect.collect_launch(gradients, tensors, choices, **{wanted: written})
         if self.kernel == "shared":
             assert shared is not None
             sums = backward.Sums(grad_shared=torch.empty_like(shared))
@@ -111,9 +123,11 @@ class Case:
         sums = backward.Sums(buffer, scale, except_gathered=self.kernel == "rest")
         if self.kernel == "rest":
             return backward.scatter_launch(output, tensors, choices, sums)
-        return backward.scatter_launch(
-            output, tensors, choices, backward.with_parameters(sums, tensors, choices)
-        )
+        if self.antialias and launch.coordinate_map(self.coordinate_map).per_pixel:
+            sums = backward.with_footprints(sums, tensors, choices)
+        else:
+            sums = backward.with_parameters(sums, tensors, choices)
+        return backward.scatter_launch(output, tensors, choices, sums)
 
 
 def cases() -> Iterator[Case]:
@@ -131,7 +145,7 @@ def cases() -> Iterator[Case]:
         yield Case(kernel, mode="nearest", padding_mode="constant")
         yield Case(kernel, mode="bicubic")
         yield Case(kernel, mode="bicubic", padding_mode="reflection", channels_last=False, channels=3)
-        for coordinate_map in ("projective", "grid", "displacement", "basis", "tps"):
+        for coordinate_map in MAPS:
             yield Case(kernel, coordinate_map)
         yield Case(kernel, "grid", dtype="bfloat16", channels_last=False, channels=1)
         yield Case(kernel, "tps", channels_last=False, channels=1)
@@ -146,13 +160,34 @@ def cases() -> Iterator[Case]:
         yield Case(kernel)
         yield Case(kernel, channels_last=False, channels=3)
     yield Case("shared", "basis")
+    yield from antialiased_cases()
+
+
+def antialiased_cases() -> Iterator[Case]:
+    """What a footprint adds to a program's state depends on map, dimension, layout and taps."""
+    for kernel in ("forward", "scatter"):
+        yield Case(kernel, antialias=True)
+        yield Case(kernel, antialias=True, channels_last=False, channels=3)
+        yield Case(kernel, antialias=True, dtype="float16")
+        yield Case(kernel, antialias=True, padding_mode="constant", dtype="float64")
+        yield Case(kernel, antialias=True, mode="bicubic", padding_mode="reflection")
+        for coordinate_map in ("projective", "grid", "basis", "tps"):
+            yield Case(kernel, coordinate_map, antialias=True)
+        yield Case(kernel, "tps", antialias=True, channels_last=False, channels=1)
+        yield Case(kernel, antialias=True, axes=3, channels=32)
+        yield Case(kernel, "grid", antialias=True, axes=3, channels_last=False, channels=1)
+    yield Case("fixed point", antialias=True)
+    yield Case("theta", antialias=True)
+    yield Case("collect", "basis", antialias=True)
+    for axes in (2, 3):
+        yield Case("collect", "grid", antialias=True, axes=axes)
 
 
 def features(case: Case) -> set[tuple[str, ...]]:
     """The value of every choice; and the kernel with all that the number of its registers and the kind of its
     atomics follow from: the shape of its block, its dimension, and the numbers in which it adds up."""
     planned = case.plan()
-    names = ("TILE_Y", "TILE_X", "BLOCK_C", "AXES", "COMPUTE", "FIXED_POINT")
+    names = ("TILE_Y", "TILE_X", "BLOCK_C", "AXES", "COMPUTE", "FIXED_POINT", "ANTIALIAS")
     variant = (planned.kernel.__name__, *(str(planned.constants.get(name)) for name in names))
     return {variant, *((name, str(value)) for name, value in dataclasses.asdict(case).items())}
 

@@ -12,12 +12,15 @@ ATen's CPU sampler reads outside the image on some non-finite coordinates, so th
 import functools
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from .autograd import Choices, Gradients, Tensors, gradients
-from .reference import Size, half_extents, normalised_pixels, per_pixel, radial
+from . import reference
+from .antialiasing import samples
+from .autograd import Choices, Gradients, Tensors, gradients, present, restored, sample_reference
+from .reference import Size, half_extents, mesh_triangles, normalised_pixels, per_pixel, radial
 
 MODES = {"bilinear": 0, "nearest": 1, "bicubic": 2}
 PADDING_MODES = {"zeros": 0, "border": 1, "reflection": 2}
@@ -143,6 +146,13 @@ def sampling_grid(tensors: Tensors, choices: Choices) -> Tensor | None:
         planes = homogeneous[:, :axes] / homogeneous[:, axes:]
     elif map == "basis" and shared is not None:
         planes = combine(parameters, shared.flatten(1), images)
+    elif map == "residual_basis" and shared is not None:
+        planes = combine(parameters, shared.flatten(1), images).unflatten(2, (-1, base.shape[1]))
+        planes = (planes + base[:axes, None]).flatten(2)
+    elif map == "mesh" and shared is not None:
+        own = parameters.flatten(2)[:, mesh_triangles(shared.detach(), size, align_corners).flatten()]
+        by_row = own.unflatten(2, (2, 3)).movedim(1, -1)  # (M, 2, 3, pixels)
+        planes = (by_row * base).sum(2).unflatten(0, (images, -1)).transpose(1, 2).flatten(2)
     elif map == "tps" and shared is not None:
         planes = combine(parameters, spline_planes(shared, size, align_corners), images)
     elif map in ("displacement", "normalised_displacement"):
@@ -191,6 +201,8 @@ def sample(tensors: Tensors, choices: Choices) -> Tensor | None:
     """Sampling by ATen, differentiable where autograd watches. None where ATen does not compute it."""
     if not computes(tensors, choices):
         return None
+    if choices.antialias:
+        return sample_footprints(tensors, choices)
     input = tensors[0]
     # A channel is half as many numbers as its coordinates are, and tells of all of them.
     afterwards = choices.coordinate_map != "affine" and input.shape[1] > 0 and shows_unsafe(choices, input)
@@ -203,15 +215,53 @@ def sample(tensors: Tensors, choices: Choices) -> Tensor | None:
     output = torch.grid_sampler(input, grid, mode, padding, choices.align_corners)
     if afterwards and not math.isfinite(output.detach()[:, 0].sum()) and not is_safe(grid):
         return None
+    return unstacked(output, tensors, choices)
+
+
+def unstacked(output: Tensor, tensors: Tensors, choices: Choices) -> Tensor:
+    """From (N, C, transforms x H', W') to (M, C, H', W')."""
     if tensors[1].shape[0] == tensors[0].shape[0]:
         return output
     return output.unflatten(2, (-1, choices.size[0])).transpose(1, 2).flatten(0, 1).contiguous()
+
+
+def sample_footprints(tensors: Tensors, choices: Choices) -> Tensor | None:
+    """Antialiased sampling: ATen takes one sample of all footprints at a time."""
+    input, parameters, shared, _ = tensors
+    input_size, size, align_corners = tuple(input.shape[2:]), choices.size, choices.align_corners
+    extents = half_extents(input_size, align_corners)
+    grid = checked_grid(tensors, choices)
+    if grid is None or 0 in extents:
+        return None
+    map = choices.coordinate_map
+    footprints = reference.footprints(parameters, shared, map, input_size, size, align_corners)
+    if not is_safe(footprints.columns):
+        return None
+    footprints = footprints._replace(
+        places=grid.reshape(parameters.shape[0], *size, len(size)),
+        columns=footprints.columns / footprints.columns.new_tensor(extents)[:, None],
+    )
+    mode, padding = MODES[choices.mode], PADDING_MODES[choices.padding_mode]
+    output = input.new_zeros(())
+    for points, weight in samples(footprints):
+        values = torch.grid_sampler(input, points.view(grid.shape), mode, padding, align_corners)
+        weight = weight.view(grid.shape[:-1])[:, None]
+        output = output + torch.where(weight > 0, values, 0) * weight
+    return unstacked(output, tensors, choices)
 
 
 def sample_backward(
     grad_output: Tensor, tensors: Tensors, choices: Choices, needs: Sequence[bool]
 ) -> Gradients | None:
     """Gradients of `sample` for its tensors, None where not needed. None where ATen does not compute them."""
+    if choices.antialias:
+
+        def whole(*some: Tensor) -> Tensor:
+            every = cast(Tensors, tuple(restored(some, tensors)))
+            output = sample(every, choices)
+            return sample_reference(every, choices) if output is None else output
+
+        return restored(gradients(whole, present(tensors), grad_output), tensors)
     input, parameters, shared, _ = tensors
     grid = checked_grid(tensors, choices) if computes(tensors, choices) else None
     if grid is None:

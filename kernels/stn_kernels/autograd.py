@@ -31,6 +31,7 @@ class Choices(NamedTuple):
     padding_mode: str = "zeros"
     align_corners: bool = False
     deterministic: bool | None = None  # None: as torch.use_deterministic_algorithms says
+    antialias: bool = False
 
     @classmethod
     def of(cls, arguments: Sequence[Any]) -> "Choices":
@@ -69,7 +70,7 @@ def sample_reference(tensors: Gradients, choices: Choices) -> Tensor:
     input, parameters, shared, fill = tensors
     assert input is not None
     assert parameters is not None
-    return reference.sample(input, parameters, *choices[:-1], shared, fill)
+    return reference.sample(input, parameters, *choices[:5], shared, fill, choices.antialias)
 
 
 def reference_function(tensors: Gradients, choices: Choices) -> Callable[..., Tensor]:

@@ -121,8 +121,8 @@ def check_name(value: Any, name: str, known: Sequence[str]) -> str:
 
 
 def check_choices(
-    mode: Any, padding_mode: Any, align_corners: Any, deterministic: Any = None
-) -> tuple[str, str, bool, bool | None]:
+    mode: Any, padding_mode: Any, align_corners: Any, deterministic: Any = None, antialias: Any = False
+) -> tuple[str, str, bool, bool | None, bool]:
     check_name(mode, "mode", registry.known_kernels())
     check_name(padding_mode, "padding_mode", PADDING_MODES)
     if align_corners is None:  # as in PyTorch
@@ -131,7 +131,9 @@ def check_choices(
         raise TypeError(f"align_corners should be True or False, not {align_corners!r}")
     if deterministic is not None and not isinstance(deterministic, bool):
         raise TypeError(f"deterministic should be True, False or None, not {deterministic!r}")
-    return mode, padding_mode, align_corners, deterministic
+    if not isinstance(antialias, bool):
+        raise TypeError(f"antialias should be True or False, not {antialias!r}")
+    return mode, padding_mode, align_corners, deterministic, antialias
 
 
 def check_fill(fill_value: Any, padding_mode: str, input: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -177,22 +179,32 @@ def check_free_parameters(parameters: Any, input: Tensor) -> None:
 
 def check_shared(shared: Tensor | None, coordinate_map: str, axes: int, size: Size) -> None:
     """What a built-in map shares among its transforms."""
-    if coordinate_map not in ("basis", "tps"):
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "basis": ("B", *size),
+        "residual_basis": ("B", *size),
+        "tps": ("K", 2),
+        "mesh": ("T", 3, 3),
+    }
+    if coordinate_map not in shapes:
         if shared is not None:
             raise ValueError(f"shared should be None: {coordinate_map!r} shares nothing")
         return
-    if coordinate_map == "tps" and axes == 3:
+    if coordinate_map in ("tps", "mesh") and axes == 3:
         raise ValueError(
-            "coordinate_map should not be 'tps' for an input (N, C, D, H, W): splines are 2-D only"
+            f"coordinate_map should not be {coordinate_map!r} for an input (N, C, D, H, W): splines and "
+            "meshes are 2-D only"
         )
-    check_shape(shared, "shared", ("B", *size) if coordinate_map == "basis" else ("K", 2))
+    check_shape(shared, "shared", shapes[coordinate_map])
 
 
 def parameter_shape(coordinate_map: str, axes: int, size: Size, shared: Tensor | None) -> tuple[int, ...]:
     """The parameters of one transform of a built-in map."""
-    if coordinate_map in ("basis", "tps"):
+    if coordinate_map in ("basis", "residual_basis", "tps"):
         assert shared is not None
         return (axes, shared.shape[0] + (3 if coordinate_map == "tps" else 0))
+    if coordinate_map == "mesh":
+        assert shared is not None
+        return (shared.shape[0], 2, 3)
     return {
         "affine": (axes, axes + 1),
         "projective": (axes + 1, axes + 1),

@@ -12,7 +12,9 @@ A map is a pair of `@triton.jit` functions, and a twin in `reference.py`:
     extents         of the input and of the output: pixels (x, y, z) from the centre to the coordinate 1
     AXES, COMPUTE   2 or 3; tl.float32 or tl.float64, in which coordinates are computed
 
-In 2-D the z of a target is 0 and the z of offsets is not looked at. The vector-Jacobian product receives
+In 2-D the z of a target is 0 and the z of offsets is not looked at. Antialiased, map and vector-Jacobian
+product are also called for targets around those of the tile: neighbouring pixels, or for the maps in
+`reference.BETWEEN_PIXELS` positions half a pixel away. The vector-Jacobian product receives
 dL/d(offset), (x, y, z) blocks [P], zero at pixels that do not exist. Parameters of a transform are summed
 over its pixels, and
 

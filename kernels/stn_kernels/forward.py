@@ -8,7 +8,47 @@ import triton
 import triton.language as tl
 from triton.language import constexpr
 
+from .footprints import footprints, inner_points, most_samples, sample_count, sample_offsets
 from .template import half_extents, pointers, sample_points, tap, target_points, tile_pixels
+
+
+@triton.jit
+def add_taps(
+    total,
+    input,
+    input_size,
+    n,
+    taps,
+    sampled,
+    channel,
+    exists,
+    KERNEL: constexpr,
+    TAPS: constexpr,
+    PADDING: constexpr,
+    ALIGN_CORNERS: constexpr,
+    AXES: constexpr,
+    INPUT_VECTOR: constexpr,
+    UNROLLED_ROWS: constexpr,
+    INDEX: constexpr,
+    COMPUTE: constexpr,
+):
+    """Adds one sample of each pixel: the sums of Eq. 3, over the kernel's support."""
+    ROWS: constexpr = TAPS if AXES == 2 else TAPS * TAPS  # of taps along x
+    for row in tl.range(0, ROWS, loop_unroll_factor=UNROLLED_ROWS):
+        y, valid_row, distance = tap(taps[1], row % TAPS, input_size[1], PADDING, TAPS, ALIGN_CORNERS)
+        weight_row = KERNEL(distance)
+        z = y
+        if AXES == 3:
+            z, valid, distance = tap(taps[2], row // TAPS, input_size[0], PADDING, TAPS, ALIGN_CORNERS)
+            valid_row = valid_row & valid
+            weight_row = weight_row * KERNEL(distance)
+        for i in tl.static_range(TAPS):
+            x, valid, distance = tap(taps[0], i, input_size[2], PADDING, TAPS, ALIGN_CORNERS)
+            weight = weight_row * KERNEL(distance)
+            pixels = pointers(input, n, x, y, z, channel, INPUT_VECTOR, AXES, INDEX)
+            mask = (sampled & valid & valid_row)[:, None] & exists[None, :]
+            total += weight[:, None] * tl.load(pixels, mask=mask, other=0.0).to(COMPUTE)
+    return total
 
 
 @triton.jit
@@ -32,6 +72,8 @@ def sample_forward_kernel(
     PADDING: constexpr,
     ALIGN_CORNERS: constexpr,
     AXES: constexpr,
+    ANTIALIAS: constexpr,
+    BETWEEN_PIXELS: constexpr,  # whether the map is a formula of a position; only if ANTIALIAS
     TILE_Y: constexpr,
     TILE_X: constexpr,
     BLOCK_C: constexpr,
@@ -53,37 +95,80 @@ def sample_forward_kernel(
     target = target_points(pixel, inside, output_size, COMPUTE)
     own = (parameters[0] + m * parameters[1], parameters[2])
     extents = half_extents(sizes, ALIGN_CORNERS, COMPUTE)
-    offsets = COORDINATE_MAP(own, shared, target, extents, AXES, COMPUTE)
-    taps, undefined, outside = sample_points(
-        offsets, extents[0], input_size, FIRST_TAP, PADDING, TAPS, AXES, COMPUTE
-    )
-    sampled = inside & ~undefined & ~outside
+    if ANTIALIAS:
+        place, columns, counts = footprints(
+            own, shared, target, output_size, extents, COORDINATE_MAP, BETWEEN_PIXELS, AXES, COMPUTE
+        )
+        samples = most_samples(counts)
+        share = 1.0 / sample_count(counts)
+    else:
+        offsets = COORDINATE_MAP(own, shared, target, extents, AXES, COMPUTE)
+        taps, undefined, outside = sample_points(
+            offsets, extents[0], input_size, FIRST_TAP, PADDING, TAPS, AXES, COMPUTE
+        )
+        sampled = inside & ~undefined & ~outside
 
-    ROWS: constexpr = TAPS if AXES == 2 else TAPS * TAPS  # of taps along x
     first_block = group * blocks_per_group
     for block in range(first_block, first_block + blocks_per_group):
         channel = (block * BLOCK_C + tl.arange(0, BLOCK_C)).to(INDEX)
         exists = channel < channels * CHANNEL_UNIT
 
         total = tl.zeros([TILE_Y * TILE_X, BLOCK_C], COMPUTE)
-        for row in tl.range(0, ROWS, loop_unroll_factor=UNROLLED_ROWS):
-            y, valid_row, distance = tap(taps[1], row % TAPS, input_size[1], PADDING, TAPS, ALIGN_CORNERS)
-            weight_row = KERNEL(distance)
-            z = y
-            if AXES == 3:
-                z, valid, distance = tap(taps[2], row // TAPS, input_size[0], PADDING, TAPS, ALIGN_CORNERS)
-                valid_row = valid_row & valid
-                weight_row = weight_row * KERNEL(distance)
-            for i in tl.static_range(TAPS):
-                x, valid, distance = tap(taps[0], i, input_size[2], PADDING, TAPS, ALIGN_CORNERS)
-                weight = weight_row * KERNEL(distance)
-                pixels = pointers(input, n, x, y, z, channel, INPUT_VECTOR, AXES, INDEX)
-                mask = (sampled & valid & valid_row)[:, None] & exists[None, :]
-                total += weight[:, None] * tl.load(pixels, mask=mask, other=0.0).to(COMPUTE)
-
-        if PADDING == "constant":
-            fill = tl.load(fill_ptr + channel, mask=exists, other=0.0)
-            total = tl.where(outside[:, None], fill[None, :], total)
-        total = tl.where(undefined[:, None], float("nan"), total)
+        if ANTIALIAS:
+            if PADDING == "constant":
+                fill = tl.load(fill_ptr + channel, mask=exists, other=0.0)
+            for sample in range(samples):
+                inner, taken = inner_points(sample, counts, AXES, COMPUTE)
+                offsets = sample_offsets(place, columns, inner, AXES)
+                taps, undefined, outside = sample_points(
+                    offsets, extents[0], input_size, FIRST_TAP, PADDING, TAPS, AXES, COMPUTE
+                )
+                total = add_taps(
+                    total,
+                    input,
+                    input_size,
+                    n,
+                    taps,
+                    inside & taken & ~undefined & ~outside,
+                    channel,
+                    exists,
+                    KERNEL,
+                    TAPS,
+                    PADDING,
+                    ALIGN_CORNERS,
+                    AXES,
+                    INPUT_VECTOR,
+                    UNROLLED_ROWS,
+                    INDEX,
+                    COMPUTE,
+                )
+                if PADDING == "constant":
+                    total += tl.where((taken & outside)[:, None], fill[None, :], 0.0)
+                total = tl.where((taken & undefined)[:, None], float("nan"), total)
+            total *= share[:, None]
+        else:
+            total = add_taps(
+                total,
+                input,
+                input_size,
+                n,
+                taps,
+                sampled,
+                channel,
+                exists,
+                KERNEL,
+                TAPS,
+                PADDING,
+                ALIGN_CORNERS,
+                AXES,
+                INPUT_VECTOR,
+                UNROLLED_ROWS,
+                INDEX,
+                COMPUTE,
+            )
+            if PADDING == "constant":
+                fill = tl.load(fill_ptr + channel, mask=exists, other=0.0)
+                total = tl.where(outside[:, None], fill[None, :], total)
+            total = tl.where(undefined[:, None], float("nan"), total)
         pixels = pointers(output, m, pixel[0], pixel[1], pixel[2], channel, OUTPUT_VECTOR, AXES, INDEX)
         tl.store(pixels, total.to(output[0].dtype.element_ty), mask=inside[:, None] & exists[None, :])

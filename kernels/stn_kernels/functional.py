@@ -26,6 +26,7 @@ def grid_sample(
     *,
     fill_value: float | Tensor = 0.0,
     deterministic: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Samples an image at the points of a grid: Eq. 3 of the paper, `torch.nn.functional.grid_sample`'s twin.
 
@@ -47,6 +48,10 @@ def grid_sample(
         fill_value: for "constant", a number or one for each channel, (C,).
         deterministic: whether the image's gradient is the same bits on every run, at some cost on a GPU.
             None: as `torch.use_deterministic_algorithms` says. Everything else is so always.
+        antialias: where the map shrinks the image, takes for each output pixel the mean of samples all over
+            its footprint in the image, up to 16 along each axis of the output. Without, one sample stands for
+            the footprint, and detail smaller than it aliases. Where the map magnifies, nothing changes. See
+            `stn_kernels.antialiasing`.
 
     Returns:
         (N, C, H', W') or (N, C, D', H', W') in input's dtype, with T grids (N, T, C, H', W'); from the
@@ -67,7 +72,7 @@ def grid_sample(
         several = expected.replace("(N, ", "(N, T, ")
         raise ValueError(f"grid should have shape {expected} or {several}, not {tuple(grid.shape)}")
     size = checks.check_size(grid.shape[-1 - axes : -1], "grid's size", axes)
-    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic, antialias)
     return warp(input, grid, "grid", None, Choices(size, "grid", *choices), fill_value)
 
 
@@ -81,6 +86,7 @@ def affine_sample(
     align_corners: bool | None = False,
     fill_value: float | Tensor = 0.0,
     deterministic: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Warps an image by an affine map: Eqs. 1 and 3 of the paper in one step.
 
@@ -93,7 +99,7 @@ def affine_sample(
             y, 1)_target. Of input's dtype, or float32 beside a float16 or bfloat16 input. With T transforms
             for each image (N, T, 2, 3); one image (1, C, H, W) serves any number of thetas.
         size: (H', W') or (D', H', W') of the output, in pixels.
-        mode, padding_mode, align_corners, fill_value, deterministic: as in `grid_sample`.
+        mode, padding_mode, align_corners, fill_value, deterministic, antialias: as in `grid_sample`.
 
     Returns:
         (N, C, H', W') in input's dtype, with T transforms (N, T, C, H', W'); from the kernels, channels-last
@@ -106,7 +112,7 @@ def affine_sample(
     Taught in chapters 02 and 03.
     """
     size = checks.check_size(size, "size", checks.check_image(input))
-    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic, antialias)
     return warp(input, theta, "theta", None, Choices(size, "affine", *choices), fill_value)
 
 
@@ -120,6 +126,7 @@ def projective_sample(
     align_corners: bool | None = False,
     fill_value: float | Tensor = 0.0,
     deterministic: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Warps an image by a projective map (a homography), which `affine_sample` does by an affine one.
 
@@ -131,7 +138,7 @@ def projective_sample(
         others, returns, raises: as in `affine_sample`.
     """
     size = checks.check_size(size, "size", checks.check_image(input))
-    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic, antialias)
     return warp(input, theta, "theta", None, Choices(size, "projective", *choices), fill_value)
 
 
@@ -147,6 +154,7 @@ def tps_sample(
     align_corners: bool | None = False,
     fill_value: float | Tensor = 0.0,
     deterministic: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Warps an image by the thin plate spline that takes target points to source points. 2-D only.
 
@@ -179,7 +187,7 @@ def tps_sample(
     source_points = checks.check_dtype(source_points, "source_points", input)
     several = source_points.shape[:-2]
     weights = tps_weights(source_points.flatten(0, -3), target_points, regularization).unflatten(0, several)
-    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic, antialias)
     return warp(input, weights, "source_points", target_points, Choices(size, "tps", *choices), fill_value)
 
 
@@ -193,6 +201,7 @@ def basis_sample(
     align_corners: bool | None = False,
     fill_value: float | Tensor = 0.0,
     deterministic: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Warps an image by a structured transformation T = M B (section 3.2 of the paper): grids that are
     combinations of a basis.
@@ -206,7 +215,7 @@ def basis_sample(
     axes = checks.check_image(input)
     checks.check_shape(basis, "basis", ("B", "H'", "W'") if axes == 2 else ("B", "D'", "H'", "W'"))
     size = checks.check_size(basis.shape[1:], "basis's size", axes)
-    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic, antialias)
     return warp(input, coefficients, "coefficients", basis, Choices(size, "basis", *choices), fill_value)
 
 
@@ -220,6 +229,7 @@ def displacement_sample(
     align_corners: bool | None = False,
     fill_value: float | Tensor = 0.0,
     deterministic: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Warps an image by a displacement field: each output pixel is sampled where it lies, plus its
     displacement.
@@ -242,7 +252,7 @@ def displacement_sample(
         )
     checks.check_name(unit, "unit", ("pixel", "normalized"))
     size = checks.check_size(displacement.shape[-axes:], "displacement's size", axes)
-    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic)
+    choices = checks.check_choices(mode, padding_mode, align_corners, deterministic, antialias)
     return warp(
         input,
         displacement,
@@ -265,6 +275,7 @@ def sample(
     align_corners: bool | None = False,
     fill_value: float | Tensor = 0.0,
     deterministic: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Warps an image by any registered coordinate map, the reader's own among them.
 
@@ -274,10 +285,13 @@ def sample(
             of N. Each image has M / N of them, one after another.
         size: (H', W') or (D', H', W') of the output, in pixels.
         coordinate_map: a built-in map ("affine", "projective", "grid", "displacement",
-            "normalised_displacement", "basis", "tps") or one added by `register_coordinate_map`.
-        shared: what the map reads for all transforms, up to four dimensions: basis (B, H', W'), control
-            points (K, 2) of "tps", whose parameters are `splines.tps_weights`.
-        mode, padding_mode, align_corners, fill_value, deterministic: as in `grid_sample`.
+            "normalised_displacement", "basis", "residual_basis", "tps", "mesh") or one added by
+            `register_coordinate_map`.
+        shared: what the map reads for all transforms, up to four dimensions: basis (B, H', W'), of
+            "residual_basis" too, whose maps are the identity plus M B; control points (K, 2) of "tps", whose
+            parameters are `splines.tps_weights`; triangles (T, 3, 3) of "mesh", what times (x, y, 1) gives
+            the barycentric coordinates, whose parameters (M, T, 2, 3) are an affine map for each triangle.
+        mode, padding_mode, align_corners, fill_value, deterministic, antialias: as in `grid_sample`.
 
     Returns:
         (M, C, H', W') or (M, C, D', H', W') in input's dtype. Differentiable in input, parameters, shared and
@@ -299,7 +313,9 @@ def sample(
         trailing = checks.parameter_shape(coordinate_map, axes, size, shared)
         checks.check_shape(parameters, "parameters", ("M", *trailing))
     choices = Choices(
-        size, coordinate_map, *checks.check_choices(mode, padding_mode, align_corners, deterministic)
+        size,
+        coordinate_map,
+        *checks.check_choices(mode, padding_mode, align_corners, deterministic, antialias),
     )
     return finish(input, parameters, "parameters", shared, choices, fill_value)
 
@@ -337,6 +353,10 @@ def finish(
 
 def run(tensors: Tensors, choices: Choices) -> Tensor:
     """Chooses what computes an operation whose arguments were checked."""
+    if torch.onnx.is_in_onnx_export():
+        from . import exporting
+
+        return exporting.sample(tensors, choices)
     device = tensors[0].device
     fused = runs_kernels(device)
     plain = (fused or device.type == "cpu") and is_plain(*tensors)

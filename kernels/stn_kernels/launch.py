@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise ImportError(NO_TRITON) from error
 
-from . import coordinate_maps, pixel_maps, registry, sampling_kernels, shared_maps
+from . import coordinate_maps, mesh_maps, pixel_maps, registry, sampling_kernels, shared_maps
 from .autograd import Choices, Tensors
 from .forward import sample_forward_kernel
 from .layouts import (
@@ -40,7 +40,7 @@ from .layouts import (
     vector,
     volume_size,
 )
-from .reference import Size, compute_dtype
+from .reference import BETWEEN_PIXELS, Size, compute_dtype
 from .registry import CoordinateMap, SamplingKernel
 
 COORDINATE_MAPS = {
@@ -52,7 +52,11 @@ COORDINATE_MAPS = {
         pixel_maps.normalised_displacement, pixel_maps.normalised_displacement_vjp, per_pixel=True
     ),
     "basis": CoordinateMap(shared_maps.basis, shared_maps.basis_vjp, shared_vjp=shared_maps.basis_shared_vjp),
+    "residual_basis": CoordinateMap(
+        shared_maps.residual_basis, shared_maps.basis_vjp, shared_vjp=shared_maps.basis_shared_vjp
+    ),
     "tps": CoordinateMap(shared_maps.tps, shared_maps.tps_vjp),
+    "mesh": CoordinateMap(mesh_maps.mesh, mesh_maps.mesh_vjp),
 }
 SAMPLING_KERNELS = {
     "nearest": SamplingKernel(
@@ -131,12 +135,16 @@ class Launch:
 
     def options(self) -> dict[str, Any]:
         """By default 128 threads a program. On NVIDIA's GPUs also the registers that let four such blocks
-        share a multiprocessor: left to itself the assembler now and then aims for five, and spills."""
+        share a multiprocessor: left to itself the assembler now and then aims for five, and spills. Many taps
+        within footprints need more, and three blocks share one."""
         warps = table().warps
         if AMD:
             return {"num_warps": max(warps // 2, 1)}
         doubles = self.constants["COMPUTE"] == tl.float64
-        return {"num_warps": warps} if doubles else {"num_warps": warps, "maxnreg": 128}
+        if doubles:
+            return {"num_warps": warps}
+        many = self.constants.get("ANTIALIAS", False) and self.constants["TAPS"] > 2
+        return {"num_warps": warps, "maxnreg": 168 if many else 128}
 
     def run(self) -> None:
         if self.programs:
@@ -191,6 +199,7 @@ def common_constants(
     """The constants of the forward and of the scatter template."""
     kernel = sampling_kernel(choices.mode)
     axes = len(choices.size)
+    straight = kernel.taps <= 2 and not (choices.antialias and axes == 3)
     return {
         "COORDINATE_MAP": coordinate_map(choices.coordinate_map).function,
         "KERNEL": kernel.function,
@@ -199,13 +208,16 @@ def common_constants(
         "PADDING": choices.padding_mode,
         "ALIGN_CORNERS": choices.align_corners,
         "AXES": axes,
+        "ANTIALIAS": choices.antialias,
+        "BETWEEN_PIXELS": choices.antialias and choices.coordinate_map in BETWEEN_PIXELS,
         "TILE_Y": blocks.tile_y,
         "TILE_X": blocks.tile_x,
         "BLOCK_C": blocks.channels,
         "CHANNEL_UNIT": channel_unit(input.shape[1]),
         "INPUT_VECTOR": vector(input),
-        # Up to two taps along each axis in straight code; more of them would take long to compile, and spill.
-        "UNROLLED_ROWS": kernel.taps ** (axes - 1) if kernel.taps <= 2 else 1,
+        # Up to two taps along each axis in straight code; more of them would take long to compile, and spill,
+        # and so would those of a volume within footprints.
+        "UNROLLED_ROWS": kernel.taps ** (axes - 1) if straight else 1,
         "COMPUTE": TRITON_DTYPES[compute_dtype(input, parameters, shared)],
     }
 
@@ -217,7 +229,10 @@ def transforms_per_image(input: Tensor, parameters: Tensor) -> int:
 def forward_launch(output: Tensor, tensors: Tensors, choices: Choices) -> Launch:
     input, parameters, shared, fill = tensors
     channels, batch = input.shape[1], parameters.shape[0]
-    blocks = block_shape(choices.size, channels, vector(input), backward=False)
+    lanes = vector(input)
+    if choices.antialias and lanes < 8:  # footprints take registers: half a block, of full vectors still
+        lanes = min(lanes, 1)
+    blocks = block_shape(choices.size, channels, lanes, backward=False)
     tiles, tiles_x = blocks.tiles(choices.size)
     channel_blocks = triton.cdiv(channels, blocks.channels)
     groups = min(channel_blocks, triton.cdiv(table().enough_programs, max(batch * tiles, 1)))

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | scatter | atomic additions of floating-point numbers, in no fixed order | by default |
 | fixed point | atomic additions of 64-bit integers: the same bits on every run | deterministic |
-| gather | without atomics, straight into the result; affine maps, zeros padding | forced |
+| gather | without atomics, straight into the result; affine maps, zeros padding, not antialiased | forced |
 | gather, fixed point | the same; what cannot be gathered, in fixed point | deterministic, where possible |
 
 Whichever it is, parameters get partial sums that are added up in a fixed order.
@@ -33,6 +33,7 @@ from .launch import (
     sampling_kernel,
     transforms_per_image,
 )
+from .launch_collect import collect_launch
 from .layouts import (
     channel_unit,
     for_all_transforms,
@@ -72,6 +73,7 @@ PARTIAL_SUMS = 0.1
 def choose_way(choices: Choices) -> Way:
     """The table above."""
     can_gather = choices.coordinate_map == "affine" and choices.padding_mode == "zeros"
+    can_gather = can_gather and not choices.antialias
     if forced_way is not None:
         way = WAYS[forced_way]
         return way._replace(gather=way.gather and can_gather)
@@ -129,6 +131,7 @@ class Sums(NamedTuple):
     grad_input: Tensor | None = None
     scale: Tensor | None = None  # if grad_input is in fixed point
     grad_parameters: Tensor | None = None  # rows (M, runs, ...) of sums, or as the parameters
+    footprints: bool = False  # grad_parameters are those of footprints instead, (M, axes (1 + axes), *size)
     shared_in_rows: bool = False
     grad_shared: Tensor | None = None  # as shared; then nothing else
     except_gathered: bool = False
@@ -143,7 +146,8 @@ def scatter_launch(grad_output: Tensor, tensors: Tensors, choices: Choices, sums
     tiles, tiles_x = blocks.tiles(choices.size)
     grad_shared = sums.grad_shared
     over_transforms = grad_shared is not None
-    in_rows = sums.grad_parameters is not None and not map.per_pixel
+    per_pixel = map.per_pixel or sums.footprints
+    in_rows = sums.grad_parameters is not None and not per_pixel
     runs, row, length = tiles, 1, 1
     if over_transforms:
         length = batch
@@ -178,7 +182,7 @@ def scatter_launch(grad_output: Tensor, tensors: Tensors, choices: Choices, sums
             **common_constants(input, parameters, shared, choices, blocks),
             "COORDINATE_MAP_VJP": map.vjp,
             "SHARED_VJP": map.shared_vjp or map.vjp,
-            "PER_PIXEL": map.per_pixel,
+            "PER_PIXEL": per_pixel,
             "KERNEL_DERIVATIVE": kernel.derivative,
             "NEED_INPUT": sums.grad_input is not None,
             "NEED_PARAMETERS": sums.grad_parameters is not None,
@@ -252,10 +256,12 @@ def gather_launch(
 
 def scatter_blocks(sums: Sums, tensors: Tensors, choices: Choices) -> Blocks:
     """The block shape of a scatter. It is smaller where the state of a program is larger: its buffer and its
-    image lie differently, its sums are 64-bit integers, which have no vectors, or its taps are many."""
+    image lie differently, its sums are 64-bit integers, which have no vectors, its taps are many, or it has
+    footprints."""
     input = tensors[0]
     narrowest = vector(input) if sums.grad_input is None else vector(sums.grad_input)
     large = sums.scale is not None or not vector(input) or sampling_kernel(choices.mode).taps > 2
+    large = large or choices.antialias
     narrowest = min(narrowest, 1) if large else narrowest
     return block_shape(choices.size, input.shape[1], narrowest, backward=True)
 
@@ -277,6 +283,15 @@ def with_parameters(sums: Sums, tensors: Tensors, choices: Choices, need_shared:
     return sums._replace(grad_parameters=grad_parameters, shared_in_rows=need_shared)
 
 
+def with_footprints(sums: Sums, tensors: Tensors, choices: Choices) -> Sums:
+    """Adds gradients of footprints, which `collect_launch` brings to parameters that belong to pixels."""
+    input, parameters, shared, _ = tensors
+    axes = len(choices.size)
+    shape = (parameters.shape[0], axes * (1 + axes), *choices.size)
+    gradients = torch.empty(shape, dtype=compute_dtype(input, parameters, shared), device=input.device)
+    return sums._replace(grad_parameters=gradients, footprints=True)
+
+
 def parameter_gradients(
     grad_output: Tensor, tensors: Tensors, choices: Choices, needs: Sequence[bool], sums: Sums
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -291,21 +306,33 @@ def parameter_gradients(
             f"the coordinate map {choices.coordinate_map!r} was registered without a shared_vjp, which the "
             "gradient of `shared` needs beside parameters for each pixel"
         )
-    if need_parameters or shared_in_rows:
+    if need_parameters and map.per_pixel and choices.antialias:
+        sums = with_footprints(sums, tensors, choices)
+    elif need_parameters or shared_in_rows:
         sums = with_parameters(sums, tensors, choices, shared_in_rows)
     if sums.grad_input is not None or sums.grad_parameters is not None:
         scatter_launch(grad_output, tensors, choices, sums).run()
     grad_parameters, grad_shared = sums.grad_parameters, None
-    if grad_parameters is not None and not map.per_pixel:
+    compute = compute_dtype(input, parameters, shared)
+    if sums.footprints and sums.grad_parameters is not None:
+        grad_parameters = torch.empty(parameters.shape, dtype=compute, device=input.device)
+        collect_launch(sums.grad_parameters, tensors, choices, grad_parameters=grad_parameters).run()
+    elif grad_parameters is not None and not map.per_pixel:
         rows = grad_parameters.sum(1)
         own = math.prod(parameters.shape[1:])
         grad_parameters = rows[:, :own].contiguous().view(parameters.shape)
         if shared_in_rows and shared is not None:
             grad_shared = rows[:, own:].sum(0).reshape(shared.shape)
     if need_planes and shared is not None:
-        compute = compute_dtype(input, parameters, shared)
         grad_shared = torch.zeros(shared.shape, dtype=compute, device=input.device)
-        scatter_launch(grad_output, tensors, choices, Sums(grad_shared=grad_shared)).run()
+        if choices.antialias:
+            if not sums.footprints:
+                sums = with_footprints(Sums(), tensors, choices)
+                scatter_launch(grad_output, tensors, choices, sums).run()
+            assert sums.grad_parameters is not None
+            collect_launch(sums.grad_parameters, tensors, choices, grad_shared=grad_shared).run()
+        else:
+            scatter_launch(grad_output, tensors, choices, Sums(grad_shared=grad_shared)).run()
     return grad_parameters, grad_shared
 
 

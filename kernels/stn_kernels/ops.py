@@ -29,7 +29,8 @@ from .reference import Size
 
 ARGUMENTS = "Tensor input, Tensor parameters, Tensor? shared, Tensor? fill"
 CHOICES = (
-    "SymInt[] size, str coordinate_map, str mode, str padding_mode, bool align_corners, bool? deterministic"
+    "SymInt[] size, str coordinate_map, str mode, str padding_mode, bool align_corners, bool? deterministic, "
+    "bool antialias"
 )
 NEEDS = "bool need_input, bool need_parameters, bool need_shared, bool need_fill"
 

@@ -26,7 +26,11 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from .antialiasing import Footprints, make_footprints, neighbour_differences, samples
+
 Size = tuple[int, ...]
+Shift = Sequence[float]  # along x, y and z
+NO_SHIFT = (0.0, 0.0, 0.0)
 T = TypeVar("T")
 
 
@@ -53,15 +57,16 @@ def pixels_from_centre(size: int, like: Tensor) -> Tensor:
     return torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
 
 
-def target_pixels(size: Size, like: Tensor) -> list[Tensor]:
-    """Positions of the output's pixels relative to its centre, along x, y and z; they broadcast to `size`."""
-    return [pixels_from_centre(s, like).view(-1, *[1] * i) for i, s in enumerate(reversed(size))]
+def target_pixels(size: Size, like: Tensor, shift: Shift = NO_SHIFT) -> list[Tensor]:
+    """Positions of the output's pixels relative to its centre, along x, y and z; they broadcast to `size`.
+    Shifted by so many pixels of the output, they lie between pixels."""
+    return [pixels_from_centre(s, like).view(-1, *[1] * i) + shift[i] for i, s in enumerate(reversed(size))]
 
 
-def normalised_pixels(size: Size, like: Tensor, align_corners: bool) -> list[Tensor]:
+def normalised_pixels(size: Size, like: Tensor, align_corners: bool, shift: Shift = NO_SHIFT) -> list[Tensor]:
     """The same in normalised coordinates: the target grid G of Eq. 1. A single pixel is at 0."""
     extents = half_extents(size, align_corners)
-    return [p / (e or 1.0) for p, e in zip(target_pixels(size, like), extents, strict=True)]
+    return [p / (e or 1.0) for p, e in zip(target_pixels(size, like, shift), extents, strict=True)]
 
 
 def per_pixel(numbers: Tensor, axes: int) -> Tensor:
@@ -74,12 +79,12 @@ def per_pixel(numbers: Tensor, axes: int) -> Tensor:
 # `shared`, if the map has any, to all of them.
 
 
-def linear(row: Tensor, source: float, size: Size, align_corners: bool) -> Tensor:
+def linear(row: Tensor, source: float, size: Size, align_corners: bool, shift: Shift = NO_SHIFT) -> Tensor:
     """`source` times one row of Eq. 1: (M, axes + 1), its constant last -> (M, *size)."""
     axes = len(size)
     row = per_pixel(row, axes)
     total = row[:, axes] * source
-    extents, pixels = half_extents(size, align_corners), target_pixels(size, row)
+    extents, pixels = half_extents(size, align_corners), target_pixels(size, row, shift)
     for axis in reversed(range(axes)):
         # A single target pixel sits at the centre: its offset is zero, and so may be its half extent.
         scale = source / extents[axis] if extents[axis] else 0.0
@@ -88,19 +93,30 @@ def linear(row: Tensor, source: float, size: Size, align_corners: bool) -> Tenso
 
 
 def affine_offsets(
-    theta: Tensor, shared: Tensor | None, input_size: Size, size: Size, align_corners: bool
+    theta: Tensor,
+    shared: Tensor | None,
+    input_size: Size,
+    size: Size,
+    align_corners: bool,
+    shift: Shift = NO_SHIFT,
 ) -> Tensor:
     """Eq. 1, A (x, y, 1)^T, written between pixel offsets: theta (M, 2, 3), or (M, 3, 4) in 3-D."""
     extents = half_extents(input_size, align_corners)
-    return torch.stack([linear(theta[:, i], e, size, align_corners) for i, e in enumerate(extents)], -1)
+    rows = [linear(theta[:, i], e, size, align_corners, shift) for i, e in enumerate(extents)]
+    return torch.stack(rows, -1)
 
 
 def projective_offsets(
-    theta: Tensor, shared: Tensor | None, input_size: Size, size: Size, align_corners: bool
+    theta: Tensor,
+    shared: Tensor | None,
+    input_size: Size,
+    size: Size,
+    align_corners: bool,
+    shift: Shift = NO_SHIFT,
 ) -> Tensor:
     """Eq. 1 in homogeneous coordinates, divided by the last row: theta (M, 3, 3), or (M, 4, 4) in 3-D."""
-    homogeneous = linear(theta[:, -1], 1.0, size, align_corners)
-    return affine_offsets(theta, shared, input_size, size, align_corners) / homogeneous[..., None]
+    homogeneous = linear(theta[:, -1], 1.0, size, align_corners, shift)
+    return affine_offsets(theta, shared, input_size, size, align_corners, shift) / homogeneous[..., None]
 
 
 def grid_offsets(
@@ -138,6 +154,43 @@ def basis_offsets(
     return grid_offsets(grid, None, input_size, size, align_corners)
 
 
+def residual_basis_offsets(
+    coefficients: Tensor, basis: Tensor, input_size: Size, size: Size, align_corners: bool
+) -> Tensor:
+    """The identity, stretched from the output's size to the input's, plus M B."""
+    displacement = torch.einsum("mab,b...->ma...", coefficients, basis)
+    return normalised_displacement_offsets(displacement, None, input_size, size, align_corners)
+
+
+def mesh_triangles(triangles: Tensor, size: Size, align_corners: bool) -> Tensor:
+    """The triangle that each output pixel lies in, (H', W'): the one whose smallest barycentric coordinate is
+    largest. Outside the mesh it is one of the nearest.
+
+    Args:
+        triangles: (T, 3, 3), what times (x, y, 1) gives the barycentric coordinates.
+    """
+    x, y = torch.broadcast_tensors(*normalised_pixels(size, triangles, align_corners))
+    barycentric = torch.einsum("tij,j...->it...", triangles, torch.stack([x, y, torch.ones_like(x)]))
+    return barycentric.amin(0).argmax(0)
+
+
+def mesh_offsets(
+    theta: Tensor, triangles: Tensor, input_size: Size, size: Size, align_corners: bool
+) -> Tensor:
+    """An affine map in each triangle of a mesh: theta (M, T, 2, 3), triangles (T, 3, 3) as in
+    `mesh_triangles`. Which triangle a pixel lies in has no gradient."""
+    index = mesh_triangles(triangles.detach(), size, align_corners)
+    own = theta[:, index]  # (M, H', W', 2, 3)
+    rows = []
+    for row, source in enumerate(half_extents(input_size, align_corners)):
+        total = own[..., row, 2] * source
+        for axis in (1, 0):
+            extent, pixels = half_extents(size, align_corners)[axis], target_pixels(size, theta)[axis]
+            total = own[..., row, axis] * (source / extent if extent else 0.0) * pixels + total
+        rows.append(total)
+    return torch.stack(rows, -1)
+
+
 def radial(squared: Tensor) -> Tensor:
     """The thin plate spline's kernel r^2 log r of the squared distance r^2; 0, with all derivatives, at 0."""
     safe = torch.where(squared > 0, squared, 1)
@@ -145,16 +198,21 @@ def radial(squared: Tensor) -> Tensor:
 
 
 def tps_offsets(
-    weights: Tensor, control_points: Tensor, input_size: Size, size: Size, align_corners: bool
+    weights: Tensor,
+    control_points: Tensor,
+    input_size: Size,
+    size: Size,
+    align_corners: bool,
+    shift: Shift = NO_SHIFT,
 ) -> Tensor:
     """A thin plate spline: weights (M, 2, K + 3) of K control points (K, 2) in the target's normalised
     coordinates, then of x, y and 1."""
     bend, theta = weights[..., :-3], weights[..., -3:]
-    x, y = normalised_pixels(size, weights, align_corners)
+    x, y = normalised_pixels(size, weights, align_corners, shift)
     dx, dy = (p - per_pixel(c, 2) for p, c in zip((x, y), control_points.unbind(-1), strict=True))
     bent = torch.einsum("mak,k...->m...a", bend, radial(dx.square() + dy.square()))
     extents = bent.new_tensor(half_extents(input_size, align_corners))
-    return bent * extents + affine_offsets(theta, None, input_size, size, align_corners)
+    return bent * extents + affine_offsets(theta, None, input_size, size, align_corners, shift)
 
 
 def affine_grid(theta: Tensor, size: Size, align_corners: bool = False) -> Tensor:
@@ -275,8 +333,12 @@ COORDINATE_MAPS: dict[str, CoordinateMap] = {
     "displacement": displacement_offsets,
     "normalised_displacement": normalised_displacement_offsets,
     "basis": basis_offsets,
+    "residual_basis": residual_basis_offsets,
     "tps": tps_offsets,
+    "mesh": mesh_offsets,
 }
+# Maps that also take a `shift`: formulas of a position, which need not be a pixel's.
+BETWEEN_PIXELS = ("affine", "projective", "tps")
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
@@ -292,6 +354,28 @@ def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
 # --- sampling ----------------------------------------------------------------------------------------------
 
 
+def footprints(
+    parameters: Tensor,
+    shared: Tensor | None,
+    coordinate_map: str,
+    input_size: Size,
+    size: Size,
+    align_corners: bool,
+) -> Footprints:
+    """Place and footprint of each output pixel, as `antialiasing` defines them."""
+    to_offsets = lookup(COORDINATE_MAPS, coordinate_map, "coordinate map")
+    arguments = (parameters, shared, input_size, size, align_corners)
+    places = to_offsets(*arguments)
+    if coordinate_map not in BETWEEN_PIXELS:
+        return make_footprints(places, neighbour_differences(places))
+    shifts = [[0.5 * (i == axis) for i in range(3)] for axis in range(len(size))]
+    shifted: Any = to_offsets  # these take a shift, too
+    columns = [
+        shifted(*arguments, shift=shift) - shifted(*arguments, shift=[-s for s in shift]) for shift in shifts
+    ]
+    return make_footprints(places, torch.stack(columns, -1))
+
+
 def sample(
     input: Tensor,
     parameters: Tensor,
@@ -302,6 +386,7 @@ def sample(
     align_corners: bool = False,
     shared: Tensor | None = None,
     fill: Tensor | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Eq. 3: V[c, i] = sum over n, m of U[c, n, m] k(a_i - m) k(b_i - n), the sums over the kernel's support.
 
@@ -318,6 +403,7 @@ def sample(
         align_corners: see `affine_grid`.
         shared: what the coordinate map reads for all transforms; None if nothing.
         fill: (C,), for "constant".
+        antialias: whether V is the mean of such samples over a pixel's footprint; see `antialiasing`.
 
     Returns:
         V, (M, C, H', W') or (M, C, D', H', W') in input's dtype, computed in `compute_dtype`. Where a
@@ -326,11 +412,28 @@ def sample(
     """
     dtype = compute_dtype(input, parameters, shared)
     size, input_size = tuple(size), tuple(input.shape[2:])
-    kernel = lookup(SAMPLING_KERNELS, mode, "sampling kernel")
+    lookup(SAMPLING_KERNELS, mode, "sampling kernel")
     to_offsets = lookup(COORDINATE_MAPS, coordinate_map, "coordinate map")
 
-    shared = None if shared is None else shared.to(dtype)
-    offsets = to_offsets(parameters.to(dtype), shared, input_size, size, align_corners)
+    numbers, shared = parameters.to(dtype), None if shared is None else shared.to(dtype)
+    image, fill = input.to(dtype), None if fill is None else fill.to(dtype)
+    if antialias:
+        each = samples(footprints(numbers, shared, coordinate_map, input_size, size, align_corners))
+        output = image.new_zeros(())
+        for offsets, weight in each:
+            values = sample_at(image, offsets, mode, padding_mode, align_corners, fill)
+            output = output + torch.where(weight[:, None] > 0, values, 0) * weight[:, None]
+    else:
+        offsets = to_offsets(numbers, shared, input_size, size, align_corners)
+        output = sample_at(image, offsets, mode, padding_mode, align_corners, fill)
+    return output.to(input.dtype).contiguous()
+
+
+def sample_at(
+    input: Tensor, offsets: Tensor, mode: str, padding_mode: str, align_corners: bool, fill: Tensor | None
+) -> Tensor:
+    """`sample` at offsets (M, *size, axes), all in one dtype."""
+    kernel, input_size, size = SAMPLING_KERNELS[mode], tuple(input.shape[2:]), tuple(offsets.shape[1:-1])
     undefined = ~offsets.isfinite() if padding_mode == "reflection" else offsets.isnan()
     undefined = undefined.any(-1)
     # Left at the undefined points: zero weight for the image, and a NaN that follows the coordinate
@@ -351,8 +454,8 @@ def sample(
         return list(index), list(valid), [kernel.weight(position - tap) for tap in taps]
 
     axes = [along(axis) for axis in reversed(range(len(size)))]  # z, y, x, as the image's dimensions
-    pixels = input.to(dtype).flatten(2)  # (N, C, H W)
-    transforms = parameters.shape[0] // max(input.shape[0], 1)
+    pixels = input.flatten(2)  # (N, C, H W)
+    transforms = offsets.shape[0] // max(input.shape[0], 1)
     points = transforms * math.prod(size)  # of one image
     output = pixels.new_zeros((*pixels.shape[:2], points))
     for taps in itertools.product(range(kernel.taps), repeat=len(size)):
@@ -369,5 +472,5 @@ def sample(
         extents = offsets.new_tensor(half_extents(input_size, align_corners))
         outside = (offsets.abs() > extents).any(-1) & ~undefined
         assert fill is not None
-        output = torch.where(outside[:, None], per_pixel(fill.to(dtype), len(size)), output)
-    return (output + poison[:, None]).to(input.dtype).contiguous()
+        output = torch.where(outside[:, None], per_pixel(fill, len(size)), output)
+    return output + poison[:, None]

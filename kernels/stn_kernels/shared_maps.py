@@ -100,6 +100,19 @@ def basis(parameters, shared, target, extents, AXES: constexpr, COMPUTE: constex
 
 
 @triton.jit
+def residual_basis(parameters, shared, target, extents, AXES: constexpr, COMPUTE: constexpr):
+    """The identity, stretched from the output's size to the input's, plus M B. Its gradients are those of
+    `basis`."""
+    x, y, z = basis(parameters, shared, target, extents, AXES, COMPUTE)
+    positions, _, _ = target
+    source, to = extents
+    x += positions[0] * ratio(source[0], to[0], COMPUTE)
+    y += positions[1] * ratio(source[1], to[1], COMPUTE)
+    z += positions[2] * ratio(source[2], to[2], COMPUTE)
+    return x, y, z
+
+
+@triton.jit
 def basis_vjp(
     grad,
     lane,

@@ -49,7 +49,7 @@ def pairwise(*factors, valid=lambda *values: True):
 
 
 def has_dimension(coordinate_map, axes):
-    return coordinate_map != "tps" or axes == 2
+    return coordinate_map not in ("tps", "mesh") or axes == 2
 
 
 # --- drawing: float64 tensors whose values are exact in float32 --------------------------------------------
@@ -66,8 +66,10 @@ def draw_image(batch, channels, input_size, layout="contiguous"):
 
 
 def draw_shared(coordinate_map, size):
-    if coordinate_map == "basis":
+    if coordinate_map in ("basis", "residual_basis"):
         return uniform(-1.5, 1.5, 4, *size)
+    if coordinate_map == "mesh":
+        return uniform(-1, 1, 3, 3, 3)
     return uniform(-1, 1, 5, 2) if coordinate_map == "tps" else None
 
 
@@ -83,8 +85,10 @@ def propose_parameters(coordinate_map, count, input_size, size, shared):
         return torch.cat([theta, last * uniform(-1, 1, count, 1, 1).sign()], 1)
     if coordinate_map == "grid":
         return uniform(-3, 3, count, *size, axes)
-    if coordinate_map == "basis":
+    if coordinate_map in ("basis", "residual_basis"):
         return uniform(-1, 1, count, axes, shared.shape[0])
+    if coordinate_map == "mesh":
+        return uniform(-1.5, 1.5, count, len(shared), 2, 3)
     if coordinate_map == "tps":
         return torch.cat([uniform(-0.5, 0.5, count, 2, len(shared)), uniform(-1.5, 1.5, count, 2, 3)], 2)
     reach = 1.5 * max(input_size) if coordinate_map == "displacement" else 2
@@ -117,7 +121,7 @@ def draw_parameters(choices, count, input_size, shared=None):
         elif "displacement" in choices.coordinate_map:
             near = near[:, None]
         else:
-            near = near.flatten(1).any(1)[:, None, None]
+            near = near.flatten(1).any(1).view(-1, *[1] * (parameters.ndim - 1))
         parameters = torch.where(near, propose_parameters(*arguments), parameters)
 
 
@@ -146,8 +150,10 @@ def library(choices):
 
     def solve(input, parameters, shared=None, fill=None):
         chosen = keywords if fill is None else {**keywords, "fill_value": fill}
-        if coordinate_map == "tps":  # tps_sample computes the weights itself
-            return stn_kernels.sample(input, parameters, size, coordinate_map="tps", shared=shared, **chosen)
+        if coordinate_map in ("residual_basis", "tps", "mesh"):  # tps_sample computes the weights itself
+            return stn_kernels.sample(
+                input, parameters, size, coordinate_map=coordinate_map, shared=shared, **chosen
+            )
         images, several = input.shape[0], parameters.shape[0] != input.shape[0]
         if several:
             parameters = parameters.unflatten(0, (images, -1))
@@ -171,7 +177,8 @@ def definition(choices):
     """The reference."""
 
     def solve(input, parameters, shared=None, fill=None):
-        return reference.sample(input, parameters, *choices[:-1], shared, fill)
+        *others, _, antialias = choices
+        return reference.sample(input, parameters, *others, shared, fill, antialias)
 
     return solve
 
@@ -193,6 +200,13 @@ def pytorch_grid(parameters, shared, choices, input_size):
         return points[..., :-1] / points[..., -1:]
     if coordinate_map == "basis":
         return torch.einsum("mij,j...->m...i", parameters, shared)
+    if coordinate_map == "residual_basis":
+        return base + torch.einsum("mij,j...->m...i", parameters, shared)
+    if coordinate_map == "mesh":
+        homogeneous = functional.pad(base[0], (0, 1), value=1)
+        barycentric = torch.einsum("tij,...j->t...i", shared, homogeneous)
+        triangle = barycentric.amin(-1).argmax(0)
+        return torch.einsum("m...ij,...j->m...i", parameters[:, triangle], homogeneous)
     if coordinate_map == "tps":
         squared = (base[..., None, :] - shared).square().sum(-1)
         features = torch.cat([torch.xlogy(squared, squared) / 2, functional.pad(base, (0, 1), value=1)], -1)

@@ -118,6 +118,11 @@ def test_gathered_gradients_are_the_same_bits_in_any_order(run_again, axes):
     assert run_again(Choices(size, "affine", deterministic=True), input_size, transforms=2) == set()
 
 
+def test_antialiased_gradients_are_the_same_bits_in_any_order(run_again):
+    choices = Choices((2, 4), "affine", deterministic=True, antialias=True)
+    assert run_again(choices, transforms=3) == set()
+
+
 @pytest.mark.parametrize("coordinate_map", MAPS)
 def test_in_the_scatter_the_order_shows_in_the_images_gradient_only(kernels, run_again, coordinate_map):
     if kernels.type == "cuda":

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sampling_cases import EDGES_AND_CORNERS, pairwise
-from stn_kernels import affine_sample, displacement_sample, projective_sample
+from stn_kernels import affine_sample, displacement_sample, projective_sample, sample
 from stn_kernels.reference import half_extent
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -38,14 +38,31 @@ def identity_displacement(image, **choices):
     return displacement_sample(image, zeros, **choices)
 
 
+def identity_basis(image, **choices):
+    """No displacement by three planes of large numbers."""
+    dtype, size = parameter_dtype(image.dtype), image.shape[2:]
+    planes = 1e3 * torch.randn(3, *size, device=image.device).to(dtype)
+    zeros = torch.zeros(1, image.ndim - 2, 3, dtype=dtype, device=image.device)
+    return sample(image, zeros, size, coordinate_map="residual_basis", shared=planes, **choices)
+
+
+def identity_mesh(image, **choices):
+    """Two triangles, the identity in each."""
+    corners = [[[-1.0, 1, 1], [-1, -1, 1], [1, 1, 1]], [[-1, 1, -1], [-1, 1, 1], [1, 1, 1]]]
+    triangles = torch.linalg.inv(torch.tensor(corners)).to(image.device, parameter_dtype(image.dtype))
+    theta = torch.eye(2, 3).to(triangles).expand(1, 2, 2, 3)
+    return sample(image, theta, image.shape[2:], coordinate_map="mesh", shared=triangles, **choices)
+
+
 @pytest.mark.parametrize(
     ("identity", "size", "mode", "dtype", "align_corners"),
     pairwise(
-        [identity_affine, identity_projective, identity_displacement],
+        [identity_affine, identity_projective, identity_displacement, identity_basis, identity_mesh],
         SIZES + VOLUMES,
         ["nearest", "bilinear", "bicubic"],
         DTYPES,
         [False, True],
+        valid=lambda identity, size, *_: identity is not identity_mesh or len(size) == 2,
     ),
 )
 def test_kernels_return_the_image_and_its_gradient_under_the_identity(

@@ -211,3 +211,39 @@ def test_splatting_allocates_its_images_only(kernels, allocations, return_count)
     _, found = allocations(lambda: splat(values, grid, SMALL[2], return_count=return_count))
     images = 1 + return_count
     assert sum(found) <= images * 4 * (math.prod(SMALL[2]) + 2)
+
+
+@AXES
+@pytest.mark.parametrize("coordinate_map", ["affine", "grid"])
+def test_antialiasing_stores_no_samples(kernels, allocations, coordinate_map, axes):
+    """Forward the output only. Backward as without, but for footprints' gradients where parameters belong
+    to pixels: (1 + axes) times a grid."""
+    choices = Choices(LARGE[axes], coordinate_map, antialias=True)
+    image, parameters, *others = make_problem(choices, SMALL[axes], kernels)
+    tensors = (image, parameters * (0.1 if coordinate_map == "grid" else 0.5), *others)
+    _, found = allocations(lambda: library(choices)(*tensors))
+    assert found == [4 * PIXELS]
+    grads, found = backward(allocations, choices, tensors, list(tensors[:2]))
+    footprints = (1 + axes) * axes * 4 * PIXELS if coordinate_map == "grid" else 0
+    rest = sum(without(found, grads))
+    assert footprints <= rest <= footprints + 8 * image.numel() + axes * 4 * PIXELS / 10
+
+
+@pytest.mark.parametrize("coordinate_map", ["affine", "projective", "tps", "mesh", "basis"])
+def test_four_transforms_of_an_image_take_the_memory_of_one_and_three_outputs(
+    kernels, allocations, coordinate_map
+):
+    """Forward and backward together: neither the image nor its gradient is held once for each."""
+    choices = Choices(LARGE[2], coordinate_map)
+    taken = {}
+    for transforms in (1, 4):
+        tensors = make_problem(choices, LARGE[2], kernels, channels=4, transforms=transforms)
+        wanted = [t.requires_grad_() for t in tensors if t is not None]
+        grad_output = torch.ones(transforms, 4, *LARGE[2], device=tensors[0].device)
+
+        def step(tensors=tensors, wanted=wanted, grad_output=grad_output):
+            return torch.autograd.grad(library(choices)(*tensors), wanted, grad_output)
+
+        taken[transforms] = sum(allocations(step)[1])
+    output = 4 * 4 * PIXELS
+    assert taken[4] <= 1.2 * taken[1] + 3 * output
