@@ -1,23 +1,56 @@
 """Spatial transformers: the model side of the book, built on `stn_kernels`."""
 
 from stn import data, networks, plotting, thin_plate_spline, training
-from stn.localisation import ConvolutionalLocalisation, FullyConnectedLocalisation, Localisation
-from stn.spatial_transformer import SpatialTransformer
+from stn.coarse_to_fine import blur, sample_coarse_to_fine
+from stn.localisation import (
+    ConvolutionalLocalisation,
+    FullyConnectedLocalisation,
+    Localisation,
+    parameter_groups,
+)
+from stn.spatial_transformer import InverseCompositional, SpatialTransformer
 from stn.spline_transforms import ThinPlateSpline
-from stn.transforms import Affine, Attention, Transform
+from stn.transforms import (
+    Affine,
+    Affine3d,
+    Attention,
+    FourCorners,
+    MatrixTransform,
+    Projective,
+    Similarity,
+    Transform,
+    Translation,
+    homography,
+)
+from stn.warps import Basis, Displacement, PiecewiseAffine, hat_functions
 
 __all__ = [
     "Affine",
+    "Affine3d",
     "Attention",
+    "Basis",
     "ConvolutionalLocalisation",
+    "Displacement",
+    "FourCorners",
     "FullyConnectedLocalisation",
+    "InverseCompositional",
     "Localisation",
+    "MatrixTransform",
+    "PiecewiseAffine",
+    "Projective",
+    "Similarity",
     "SpatialTransformer",
     "ThinPlateSpline",
     "Transform",
+    "Translation",
+    "blur",
     "data",
+    "hat_functions",
+    "homography",
     "networks",
+    "parameter_groups",
     "plotting",
+    "sample_coarse_to_fine",
     "thin_plate_spline",
     "training",
 ]

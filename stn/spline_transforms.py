@@ -1,18 +1,21 @@
 """The thin plate spline as a family of transforms: theta moves control points. Chapter 12."""
 
-import math
-import numbers
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from stn.spline_system import solve
 from stn.thin_plate_spline import SplineMap, uniform_grid
-from stn.transforms import Transform
+from stn.transforms import SamplingOptions, Transform, check_lattice, check_positive
 from stn_kernels import checks, sample
 from stn_kernels.reference import compute_dtype
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 PARAMETERIZATIONS = ("offsets", "absolute", "bounded")
 
@@ -61,13 +64,13 @@ class ThinPlateSpline(Transform):
     ) -> None:
         self.parameterization = checks.check_name(parameterization, "parameterization", PARAMETERIZATIONS)
         self.regularization = checks.check_regularization(regularization)
-        self.bound = _checked_positive(bound, "bound")
-        span = _checked_positive(span, "span")
+        self.bound = check_positive(bound, "bound")
+        span = check_positive(span, "span")
         if isinstance(control_points, Tensor):
             points = _checked_points(control_points)
             self._layout = f"<{len(points)} points>"
         else:
-            rows, columns = _checked_lattice(control_points)
+            rows, columns = check_lattice(control_points, "control_points", ", or a tensor (K, 2)")
             points = span * uniform_grid((rows, columns), align_corners=True).flatten(0, 1)
             self._layout = f"({rows}, {columns}), span={span:g}"
         self.num_parameters = points.numel()
@@ -77,7 +80,7 @@ class ThinPlateSpline(Transform):
         self._copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
 
     @classmethod
-    def text_borders(cls, columns: int = 10, **options: Any) -> "ThinPlateSpline":
+    def text_borders(cls, columns: int = 10, **options: Any) -> ThinPlateSpline:
         """Two rows of control points, as in text recognition: one along the upper border of a line of text,
         one along the lower, each from left to right. What lies between two curves is drawn out straight, or
         nearly so.
@@ -122,29 +125,28 @@ class ThinPlateSpline(Transform):
     def grid(self, theta: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
         return self.spline(theta).grid(size, align_corners)
 
+    def jacobian(self, theta: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+        lattice = uniform_grid(size, align_corners=align_corners).flatten(0, 1)
+        spline = self.spline(theta)
+        return spline.jacobian(lattice.to(spline.weights)).unflatten(-3, tuple(size))
+
     def sample(
-        self,
-        input: Tensor,
-        theta: Tensor,
-        size: Sequence[int],
-        *,
-        padding_mode: str = "zeros",
-        align_corners: bool = False,
+        self, input: Tensor, theta: Tensor, size: Sequence[int], **options: Unpack[SamplingOptions]
     ) -> Tensor:
         checks.check_image(input)
         self.check(theta)
         checks.check_parameters(theta, "theta", input, (self.num_parameters,))
         checks.check_device(theta, "theta", input)
         theta = checks.check_dtype(theta, "theta", input)
-        return sample(
+        output = sample(
             input,
-            self.weights(theta),
+            self.weights(theta).flatten(0, -3),
             size,
             coordinate_map="tps",
             shared=self._beside(theta)[0],
-            padding_mode=padding_mode,
-            align_corners=align_corners,
+            **options,
         )
+        return output.unflatten(0, theta.shape[:-1])
 
     def fold_penalty(self, theta: Tensor, size: Sequence[int] = (16, 16), margin: float = 0.0) -> Tensor:
         """(N,): by how much the determinant of the Jacobian falls short of `margin`, averaged over a lattice
@@ -186,7 +188,7 @@ class ThinPlateSpline(Transform):
             moved = self.bound * (theta.tanh() - start.tanh())
         else:
             moved = theta - start
-        return moved.unflatten(1, (-1, 2))
+        return moved.unflatten(-1, (-1, 2))
 
     def _beside(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Target points, start and cardinal weights on theta's device, in the dtype that its warp is computed
@@ -213,29 +215,8 @@ class ThinPlateSpline(Transform):
         return f"{type(self).__name__}({settings})"
 
 
-def _checked_positive(value: float, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} should be a number, not {value!r}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} should be positive and finite, not {value!r}")
-    return float(value)
-
-
 def _checked_points(points: Tensor) -> Tensor:
     checks.check_shape(points, "control_points", ("K", 2))
     if len(points) < 3:
         raise ValueError(f"control_points should be three or more, not {len(points)}")
     return points.detach().cpu()
-
-
-def _checked_lattice(control_points: Sequence[int]) -> tuple[int, int]:
-    try:
-        rows, columns = control_points
-    except (TypeError, ValueError):
-        rows = columns = 0
-    if not all(checks.is_integer(count) and count >= 2 for count in (rows, columns)):
-        raise ValueError(
-            "control_points should be (rows, columns), integers of at least 2, or a tensor (K, 2), not "
-            f"{control_points!r}"
-        )
-    return rows, columns

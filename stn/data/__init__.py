@@ -1,7 +1,22 @@
-"""Digits, the paper's distortions of them, and lines of text."""
+"""Digits, the paper's distortions of them, scenes of several, and lines of text."""
 
 from stn.data.distortions import Pose, rotated, rotated_translated_scaled
+from stn.data.scenes import side_by_side, translated_cluttered
 from stn.data.sources import Mnist, digits, mnist
 from stn.data.text import curved_text
+from stn.data.volumes import Pose3d, extruded, rotation_about_axes
 
-__all__ = ["Mnist", "Pose", "curved_text", "digits", "mnist", "rotated", "rotated_translated_scaled"]
+__all__ = [
+    "Mnist",
+    "Pose",
+    "Pose3d",
+    "curved_text",
+    "digits",
+    "extruded",
+    "mnist",
+    "rotated",
+    "rotated_translated_scaled",
+    "rotation_about_axes",
+    "side_by_side",
+    "translated_cluttered",
+]

@@ -76,6 +76,7 @@ def test_it_learns_to_undo_a_shift():
 
 
 def test_compiled_it_is_one_graph_with_the_same_values_and_gradients(images):
+    torch.compiler.reset()
     model = transformer(trained=True)
     compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
     output, expected = compiled(images), model(images)

@@ -1,7 +1,7 @@
 """Splines are SciPy's, maps those of an independent solve, and both keep what the docstrings promise.
 
 Maps are held to a solve in NumPy, with another constant in the kernel and another order of the unknowns; and
-to scikit-image, which has no lambda, where it is installed: it is not among the tests' dependencies.
+to scikit-image, which has no lambda.
 """
 
 import copy
@@ -13,8 +13,10 @@ import pytest
 import torch
 from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import map_coordinates
+from skimage.transform import ThinPlateSplineTransform
 from torch.nn import functional
 
+from families import estimated
 from stn.thin_plate_spline import Spline, SplineMap, fit, fit_map, uniform_grid
 from stn_kernels import grid_sample, tps_sample
 
@@ -300,10 +302,9 @@ def test_maps_are_those_of_an_independent_solve(count, regularization):
 def test_maps_are_those_of_scikit_image(rows):
     """From its source, our target: there, too, a map takes the output's coordinates to the input's. Its
     system is in float32: the two agree to float32's precision times the condition, 6e3 at most."""
-    transform = pytest.importorskip("skimage.transform")
     target = uniform_grid((rows, rows), align_corners=True).flatten(0, 1).double()
     source, locations = target + 0.1 * strewn(rows**2, 2), strewn(40, 2, spread=1.2)
-    peer = transform.ThinPlateSplineTransform.from_estimate(target.numpy(), source.numpy())
+    peer = estimated(ThinPlateSplineTransform, target.numpy(), source.numpy())
     warp = fit_map(target_points=target, source_points=source)
     close(warp(locations), peer(locations.numpy()), atol=6e3 * 2**-24)
 
