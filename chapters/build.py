@@ -38,6 +38,7 @@ NOTEBOOK_METADATA = {
 }
 TAGS = {"setup", "needed-by-exercises", "exercise", "solution", "nbval-ignore-output", "raises-exception"}
 CELL_METADATA = {"tags", "alt", "save"}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 SOLUTION = re.compile(r"^([ \t]*)# >>> solution\n(.*?)^[ \t]*# <<< solution$", re.MULTILINE | re.DOTALL)
 RELATIVE_LINK = re.compile(r"(?<=\]\()(?!\w+:|#|\.\./)")
@@ -186,7 +187,11 @@ def notebooks(source: Path, chapters: Path) -> Iterator[tuple[Path, NotebookNode
 
 
 def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Run a notebook on a fresh kernel in `folder`; write each figure's alternative text beside its image."""
+    """Run a notebook on a fresh kernel in `folder`; write each figure's alternative text beside its image.
+
+    Of a figure with sliders the picture stays. The widget itself is gone with its kernel, and JupyterLab,
+    which prefers it, would say "Error displaying widget" in the picture's place.
+    """
     environment = dict(os.environ)
     hide_the_machine(environment)
     NotebookClient(
@@ -201,9 +206,10 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
     ).execute(env=environment)
     notebook.metadata = nbformat.from_dict(NOTEBOOK_METADATA)
     for cell in notebook.cells:
-        if "alt" in cell.metadata:
-            for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data.pop(WIDGET_VIEW, None)
+                if "alt" in cell.metadata:
                     output.metadata.setdefault("image/png", {})["alt"] = cell.metadata.alt
 
 

@@ -879,5 +879,5 @@ check("04-6", with_glasses)
 #
 # ## Next
 #
-# [Chapter 06, The spatial transformer](06_the_spatial_transformer.ipynb): a network follows these gradients.
+# [Chapter 05, Localisation](05_localisation.ipynb): a network follows these gradients.
 # Before: [chapter 03, Sampling](03_sampling.ipynb).

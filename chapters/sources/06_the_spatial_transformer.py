@@ -731,4 +731,4 @@ check("06-6", outside)
 # [Chapter 07, A first Triton kernel](07_a_first_triton_kernel.ipynb) opens the sampler and writes it for a GPU.
 # The exercises of this chapter are another place to go on from: put the similarity of 06-5 into the transformer
 # of section 6.5, or two transformers in a row. Before:
-# [chapter 04, Gradients](04_gradients.ipynb).
+# [chapter 05, Localisation](05_localisation.ipynb).

@@ -1206,6 +1206,6 @@ check("09-4", collect)
 #
 # ## Next
 #
-# Chapter 11, thin plate splines, which is still to be written, bends what this chapter only turned. Its maps
-# have no inverse that could be written down, so they scatter. Before:
+# [Chapter 11, Thin plate splines](11_thin_plate_splines.ipynb) bends what this chapter only turned. Its maps have
+# no inverse that could be written down, so they scatter. Before:
 # [chapter 08, Fusing grid and sampler](08_fusing_grid_and_sampler.ipynb).

@@ -138,6 +138,29 @@ def test_nbconvert_finds_the_alternative_text(built):
     assert "No description has been provided" not in page
 
 
+WITH_SLIDER = """\
+import matplotlib.pyplot as plt
+from stn.widgets import Slider, explore
+
+def line(end):
+    figure, ax = plt.subplots()
+    ax.plot([0, end])
+    return figure
+
+explore(line, end=Slider(0, 3, step=1, start=2))
+"""
+
+
+def test_of_a_figure_with_sliders_the_picture_stays_and_the_widget_goes(tmp_path):
+    cell = nbformat.v4.new_code_cell(WITH_SLIDER, metadata={"alt": "A line that rises."})
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    build.execute(notebook, tmp_path)
+    (output,) = notebook.cells[0].outputs
+    assert set(output.data) == {"text/plain", "image/png"}
+    assert output.data["text/plain"] == "end = 2"
+    assert output.metadata["image/png"]["alt"] == "A line that rises."
+
+
 def test_saved_figure_is_the_cells_output(built):
     (figure,) = (cell for cell in read(built / "99_trial.ipynb").cells if "save" in cell.metadata)
     content = (built / "figures" / "line.png").read_bytes()
