@@ -209,7 +209,7 @@ z = heights[:, None]
 w, a = solve_by_hand(points, z)
 print("w                   ", w[:, 0])
 print("a_x, a_y, a_0       ", a[:, 0])
-print("height at the nails ", evaluate(points, points, w, a)[:, 0])
+print("height at the nails  " + "  ".join(f"{f:.2f}" for f in evaluate(points, points, w, a)[:, 0]))
 print(f"Σ w = {w.sum():.4f},  Σ w x = {w[:, 0] @ points[:, 0]:.4f},  Σ w y = {w[:, 0] @ points[:, 1]:.4f}")
 
 # %% [markdown]
@@ -231,8 +231,9 @@ show_plate(plate, z, left)
 right = fig.add_subplot(1, 2, 2)
 lattice = uniform_grid((81, 81), align_corners=True)
 surface = plate(lattice.flatten(0, 1)).view(81, 81)
-contours = right.contour(*lattice.permute(2, 0, 1), surface, levels=12, colors="C0", linewidths=1)
-right.clabel(contours, fontsize=7)
+levels = [0.1 * n for n in range(-6, 10)]
+contours = right.contour(*lattice.permute(2, 0, 1), surface, levels=levels, colors="C0", linewidths=1)
+right.clabel(contours, levels=levels[8::2], fontsize=7)
 for k, (x, y) in enumerate(points.tolist()):
     right.plot(x, y, "o", color="C1")
     right.text(x + 0.05, y + 0.05, str(k))
@@ -308,10 +309,11 @@ print(
 # Every other height costs more. And every other surface through the five nails passes above or below the
 # plate somewhere. There it has a sixth nail, and so more energy than the plate.
 #
-# The formula also says when there is a solution. If all heights are 0, then $J = 8 \pi \, w^T z = 0$, the
-# surface has no curvature and is a plane; and a plane that is 0 at three points not on a line is 0. So only
-# zero solves the system with zero on the right, and the matrix can be inverted: **for any three or more
-# points that are distinct and not all on a line.**
+# The formula also says when there is a solution. If all heights are 0, then $J = 8 \pi \, w^T z = 0$: the
+# surface has no curvature and is a plane. A plane has no pushes in it, so $w = 0$ if the points are distinct;
+# and a plane that is 0 at three points not on a line is 0, so $a = 0$. Only zero solves the system with zero
+# on the right, and the matrix can be inverted: **for any three or more points that are distinct and not all
+# on a line.**
 #
 # ## 11.6 Springs instead of nails
 #
@@ -409,7 +411,7 @@ print("bending energy of x and y:        ", warp.bending_energy())
 theta = torch.tensor([[0.9, -0.4, 0.1], [0.3, 1.1, -0.2]])
 straight = fit_map(target_points=target, source_points=target @ theta[:, :2].T + theta[:, 2])
 print(
-    "largest weight:", f"{straight.weights.abs().max():.4f}", "  bending energy:", straight.bending_energy()
+    f"largest weight {straight.weights.abs().max():.4f}, bending energy {straight.bending_energy().sum():.4f}"
 )
 print("its affine part is theta:", torch.allclose(straight.affine.T, theta, rtol=0, atol=1e-12))
 grid = stn.Affine().grid(theta.reshape(1, 6), (28, 28))[0]
@@ -497,7 +499,7 @@ explore(
 # determinant of the Jacobian tells: it is the area in the source for a unit of area in the target, and
 # negative where the warp has turned over.
 
-# %% alt="Three warped checkerboards, where the middle one of sixteen points, at the upper left, is sampled further and further to the right. The first is bent, the second stretched so far that some squares are slivers; in the third a lens-shaped region is shaded, in which the squares repeat, mirrored."
+# %% alt="Three warped checkerboards, where the middle one of sixteen points, at the upper left, is sampled further and further to the right. The first is bent, the second stretched so far that some squares are slivers; in the third a round region beside the point is shaded: there the warp runs backwards."
 squares = (torch.arange(256) // 16) % 2
 board = (squares[:, None] ^ squares)[None] * 0.5 + 0.4
 fig, axes = plt.subplots(1, 3, figsize=(9, 3))
@@ -601,9 +603,9 @@ print(f"the 16 points in pixels of a 512 × 512 image: {math.log10(condition(pix
 # Float64 has 16 digits, float32 has 7. The library solves in float64 whatever it is given, warns when more
 # than 10 digits are lost, and refuses when all are.
 #
-# The last line is a trap of its own. The same points, counted in pixels, have lost nearly all of their
-# digits, though nothing about them is wrong. It is the mixture of units: $\varphi$ of pixels is in the
-# hundred thousands, and stands in one matrix beside the 1 of $\mathbf{P}$. The spline itself does not depend
+# The last line is a trap of its own. For the same points, counted in pixels, up to 14 digits may be lost,
+# though nothing about them is wrong. It is the mixture of units: $\varphi$ of pixels reaches the millions,
+# and stands in one matrix beside the 1 of $\mathbf{P}$. The spline itself does not depend
 # on the unit, thanks to the side conditions once more. So the library shifts and scales the points to the
 # unit disc, solves there, and goes back: `stn/spline_system.py` has the three lines of algebra.
 
