@@ -188,14 +188,14 @@ def slant(digits):
 own = slant(test_images)
 ones = test_labels == 1
 print(
-    f"the writers' slant: spread {own.std():.0f}°, of the 1s {own[ones].std():.0f}° around {own[ones].mean():.0f}°"
+    f"the writers' slant: spread {own.std():.0f}°, of the ones {own[ones].std():.0f}° around {own[ones].mean():.0f}°"
 )
-for name, chosen in (("all digits", slice(None)), ("the 1s", ones)):
+for name, chosen in (("all digits", slice(None)), ("the ones", ones)):
     angle, seen = pose.angle[chosen], told["angle"][chosen]
     gain = r_squared(seen, angle + own[chosen]) - r_squared(seen, angle)
     print(f"{name:10} fit the turn plus the slant better, by more than 0.1 in R squared: {gain > 0.1}")
 print(
-    "of the 1s, turn plus slant has more than 0.8:",
+    "of the ones, turn plus slant has more than 0.8:",
     r_squared(told["angle"][ones], (pose.angle + own)[ones]) > 0.8,
 )
 
