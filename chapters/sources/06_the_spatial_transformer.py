@@ -154,8 +154,8 @@ plt.show()
 #
 # Any network will do that takes $U$ and returns as many numbers as the transform has parameters. The paper's
 # has a few layers as in any classifier, the *body*; and one last linear layer, the *head*, that regresses
-# $\theta$. Chapter 05 is about the body. Ours has two hidden layers of 128 units. The head needs a decision
-# right now: where should it start?
+# $\theta$. [Chapter 05](05_localisation.ipynb) is about both. Ours has two hidden layers of 128 units. The head
+# needs a decision right now: where should it start?
 
 
 # %%
@@ -579,12 +579,56 @@ print(f"brightest output pixel {beside.max():.1f}, largest gradient of theta {th
 # rate, fewer parameters to go astray (`stn.Attention`), a penalty on grids that leave the canvas (exercise
 # 06-6).
 #
+# **The bright frame.** Section 3.8 saw it: where images are normalised, the background is
+# $-\text{mean} / \text{deviation}$ and zeros padding is lighter, so that a grid that reaches over the canvas shows
+# a frame. What does it do to $\theta$? A digit and an *empty* canvas, seen from a little farther away, and the
+# gradient of the output's mean brightness in the scale of `stn.Attention`:
+
+# %%
+mean, deviation = 0.1307, 0.3081  # MNIST's
+background = -mean / deviation
+placed_digit, _ = placed(test_images[3:4])
+attention = stn.Attention()
+paddings = {
+    "zeros": {},
+    "border": {"padding_mode": "border"},
+    "constant": {"padding_mode": "constant", "fill_value": background},
+}
+for name, options in paddings.items():
+    pulls = []
+    for picture in (placed_digit, torch.zeros_like(placed_digit)):
+        theta = torch.tensor([[1.1, 0.0, 0.0]], device=device, requires_grad=True)
+        seen = attention.sample((picture - mean) / deviation, theta, (28, 28), **options)
+        pulls.append(torch.autograd.grad(seen.mean(), theta)[0][0, 0].item())
+    print(f"{name:8} corner {seen[0, 0, 0, 0].item():5.2f}   ", end="")
+    print(f"gradient of the scale: digit {pulls[0]:5.2f}, empty canvas {pulls[1]:4.2f}")
+
+after = (attention.sample(placed_digit, theta, (28, 28)) - mean) / deviation
+constant = attention.sample((placed_digit - mean) / deviation, theta, (28, 28), **paddings["constant"])
+print("normalised after the transformer, the same as constant:", torch.allclose(after, constant, atol=1e-4))
+
+# %% [markdown]
+# Who goes farther away sees a smaller digit and less light: the gradient should be negative. With zeros it is
+# positive, seven times as large, and an empty canvas, on which there is nothing to see, pulls just as hard. The
+# frame is the largest thing in the picture, and a classifier that finds any use for brightness draws the grid
+# outwards. A well-known tutorial's transformer, trained on normalised digits, has been reported to zoom *out* since
+# 2020 [4]. Each of the three cures takes the frame away: `padding_mode="border"`; `padding_mode="constant"` with the
+# background as `fill_value` (in a `stn.SpatialTransformer`: `canvas=background`); or to normalise after the
+# transformer.
+#
 # **The learning rate of the localisation network.** $\theta$ is sensitive: 0.1 more in one entry moves the
 # border of the grid by two pixels, and the gradients of hundreds of pixels add up in it. On large
 # photographs the paper lowers that rate: tenfold for house numbers, ten-thousandfold for birds. On our digits a
 # third of it changes next to nothing; at a tenth the error is about the same, but the angle's $R^2$ falls from
-# 0.4 to 0.2. It is the first thing to vary, in both directions.
-#
+# 0.4 to 0.2. It is the first thing to vary, in both directions. `stn.parameter_groups` gives any optimiser the two
+# rates (section 5.8 says why they should differ):
+
+# %%
+others, of_localisation = stn.parameter_groups(model, learning_rate=3e-3, localisation_factor=0.1)
+for name, group in (("localisation network", of_localisation), ("all others", others)):
+    print(f"{name:20} {sum(p.numel() for p in group['params']):7,} parameters at {group['lr']:g}")
+
+# %% [markdown]
 # **A low error does not prove a good $\theta$.** With a localisation network of three layers of 32 units the error
 # falls to 5.3 %, nearly as low, and the angle's $R^2$ is 0.01: that one only learns to find and to enlarge. Look
 # at the grids.
@@ -725,6 +769,7 @@ check("06-6", outside)
 #    gradients, and glasses for them.
 # 3. C.-H. Lin, S. Lucey. *Inverse Compositional Spatial Transformer Networks*. CVPR 2017.
 #    [arXiv:1612.03897](https://arxiv.org/abs/1612.03897). Looking twice: to undo what is left of a pose.
+# 4. The bright frame: [pytorch/tutorials#1117](https://github.com/pytorch/tutorials/issues/1117).
 #
 # ## Next
 #
