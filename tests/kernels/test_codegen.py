@@ -32,7 +32,7 @@ CASE = (
     "antialias",
 )
 # Compiling takes a second a case. `make codegen` compiles all of them for every target.
-COVERING = ["sm_80", "gfx942"]
+COVERING = ["sm_80", "sm_100", "gfx942"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def report(tmp_path_factory):
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
     command = [sys.executable, str(SCRIPT), "--json", "--jobs", "1"]
     command += [argument for target in COVERING for argument in ("--covering", target)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3000)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -75,9 +75,8 @@ def test_every_target_and_every_value_of_every_choice_is_covered(report):
             assert {row[key] for row in rows} == values
 
 
-def test_the_newest_targets_have_all_cases_and_the_others_some_of_them(report):
+def test_one_target_has_all_cases_and_the_others_some_of_them(report):
     cases = {t: {tuple(row[key] for key in CASE) for row in choose(report, target=t)} for t in REGISTERS}
-    assert cases["sm_90"] == cases["sm_100"]
     assert all(cases[target] < cases["sm_90"] for target in COVERING)
 
 
