@@ -1206,6 +1206,6 @@ check("09-4", collect)
 #
 # ## Next
 #
-# [Chapter 11, Thin plate splines](11_thin_plate_splines.ipynb) bends what this chapter only turned. Its maps have
-# no inverse that could be written down, so they scatter. Before:
+# [Chapter 10, Beyond affine](10_beyond_affine.ipynb): maps that do more than turn and shear, up to those that have
+# no inverse that could be written down, and so scatter. Before:
 # [chapter 08, Fusing grid and sampler](08_fusing_grid_and_sampler.ipynb).

@@ -44,9 +44,9 @@ torch.set_printoptions(precision=4, sci_mode=False)
 torch.set_default_dtype(torch.float64)  # section 11.12 says why; images and kernels are in float32
 
 # %% [markdown]
-# The transforms of the chapters before this one turn, scale, shear and shift. Six numbers, and a straight
-# line stays straight. But text runs along curves, paper bends, and a face turns out of the picture's plane.
-# Now points shall go where we say, as many as we like, and all between them shall follow smoothly.
+# Matrices turn, scale, shear, shift and tilt, and leave a straight line straight. But text runs along curves,
+# paper bends, and a face turns. Meshes and hat functions bend, with a kink at every edge (chapter 10). Now
+# points shall go where we say, as many as we like, and all between them shall follow *smoothly*.
 #
 # We begin with half of it, one coordinate instead of two.
 #
@@ -828,5 +828,4 @@ check("11-8", way_back)
 # A network can move the source points itself, and learn to straighten what bends: `stn.ThinPlateSpline` is
 # the layer, and the comparison of chapter 06's transformer with it is
 # `python -m stn.experiments report rotated`. Before:
-# [chapter 09, The backward kernels](09_the_backward_kernels.ipynb); the transformer itself is
-# [chapter 06](06_the_spatial_transformer.ipynb).
+# [chapter 10, Beyond affine](10_beyond_affine.ipynb).
