@@ -1,10 +1,13 @@
 """Enough of a training loop for the chapters: random batches, Adam on the cross entropy, the error rate."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from stn.localisation import parameter_groups
 
 Distortion = Callable[..., tuple[Tensor, object]]
 
@@ -43,6 +46,7 @@ def train(
     steps: int,
     *,
     learning_rate: float = 1e-3,
+    localisation_factor: float | None = None,
     callback: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Train `model` in place by Adam on the cross entropy; the learning rate falls to 0 along a cosine.
@@ -52,6 +56,8 @@ def train(
         batches: yields (images, labels); `random_batches` does.
         steps: how many batches.
         learning_rate: at the first step.
+        localisation_factor: times the learning rate for the localisation networks, as in
+            `stn.parameter_groups`; None for the same rate, or for a model without one.
         callback: called after every step with the number of steps done, to record what the model does.
 
     Returns:
@@ -59,7 +65,10 @@ def train(
     """
     if steps < 1:
         raise ValueError(f"steps should be at least 1, not {steps}")
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    parameters: Any = model.parameters()
+    if localisation_factor is not None:
+        parameters = parameter_groups(model, learning_rate, localisation_factor)
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     losses = []
     for step, (images, labels) in zip(range(1, steps + 1), batches, strict=False):

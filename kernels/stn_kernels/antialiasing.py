@@ -80,18 +80,24 @@ def most_samples(footprints: Footprints) -> int:
     return int(counts.detach().prod(-1).max())
 
 
-def samples(footprints: Footprints) -> Iterator[tuple[Tensor, Tensor]]:
-    """The samples of all pixels, one after another: offsets (M, *size, axes), and each one's weight in the
-    mean (M, *size), zero where a pixel has no such sample: it is then its first one again."""
+def nth_sample(footprints: Footprints, sample: int | Tensor) -> tuple[Tensor, Tensor]:
+    """A sample of all pixels: its offsets (M, *size, axes), and its weight in the mean (M, *size), zero where
+    a pixel has no such sample: it is then its first one again. Several samples, a tensor (S, 1, ..., 1) with
+    as many dimensions more than `size`, come with a first dimension S."""
     places, columns, counts = footprints
     total = counts.prod(-1)
+    exists = sample < total
+    rest = torch.where(exists, sample, 0).to(total.dtype)
+    inner = []
+    for count in counts.unbind(-1):  # x fastest
+        row = (rest / count).floor()
+        inner.append((rest - row * count + 0.5) / count - 0.5)
+        rest = row
+    offsets = places + (columns * torch.stack(inner, -1)[..., None, :]).sum(-1)
+    return offsets, torch.where(exists, 1 / total, 0)
+
+
+def samples(footprints: Footprints) -> Iterator[tuple[Tensor, Tensor]]:
+    """The samples of all pixels, one after another, as `nth_sample` returns them."""
     for sample in range(most_samples(footprints)):
-        exists = sample < total
-        rest = torch.where(exists, sample, 0).to(total.dtype)
-        inner = []
-        for count in counts.unbind(-1):  # x fastest
-            row = (rest / count).floor()
-            inner.append((rest - row * count + 0.5) / count - 0.5)
-            rest = row
-        offsets = places + (columns * torch.stack(inner, -1)[..., None, :]).sum(-1)
-        yield offsets, torch.where(exists, 1 / total, 0)
+        yield nth_sample(footprints, sample)

@@ -135,15 +135,17 @@ class Launch:
 
     def options(self) -> dict[str, Any]:
         """By default 128 threads a program. On NVIDIA's GPUs also the registers that let four such blocks
-        share a multiprocessor: left to itself the assembler now and then aims for five, and spills. Many taps
-        within footprints need more, and three blocks share one."""
+        share a multiprocessor: left to itself the assembler now and then aims for five, and spills.
+        Footprints with many taps or in fixed point need more, and three blocks share one."""
         warps = table().warps
         if AMD:
             return {"num_warps": max(warps // 2, 1)}
         doubles = self.constants["COMPUTE"] == tl.float64
         if doubles:
             return {"num_warps": warps}
-        many = self.constants.get("ANTIALIAS", False) and self.constants["TAPS"] > 2
+        many = self.constants.get("ANTIALIAS", False) and (
+            self.constants["TAPS"] > 2 or self.constants.get("FIXED_POINT", False)
+        )
         return {"num_warps": warps, "maxnreg": 168 if many else 128}
 
     def run(self) -> None:

@@ -65,11 +65,21 @@ def draw_image(batch, channels, input_size, layout="contiguous"):
     return image if formats is None else image.to(memory_format=formats[image.ndim])
 
 
+def draw_triangles(size, count=3):
+    """Each with a pixel of its own, where the output has so many: a triangle without one has no say."""
+    for _ in range(1000):
+        triangles = uniform(-1, 1, count, 3, 3)
+        owned = [reference.mesh_triangles(triangles, size, corners).unique() for corners in (False, True)]
+        if all(len(owners) == count for owners in owned):
+            break
+    return triangles
+
+
 def draw_shared(coordinate_map, size):
     if coordinate_map in ("basis", "residual_basis"):
         return uniform(-1.5, 1.5, 4, *size)
     if coordinate_map == "mesh":
-        return uniform(-1, 1, 3, 3, 3)
+        return draw_triangles(size)
     return uniform(-1, 1, 5, 2) if coordinate_map == "tps" else None
 
 

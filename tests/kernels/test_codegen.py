@@ -31,8 +31,6 @@ CASE = (
     "channels",
     "antialias",
 )
-# Compiling takes a second a case. `make codegen` compiles all of them for every target.
-COVERING = ["sm_80", "sm_100", "gfx942"]
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +38,9 @@ def report(tmp_path_factory):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
     command = [sys.executable, str(SCRIPT), "--json", "--jobs", "1"]
-    command += [argument for target in COVERING for argument in ("--covering", target)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3000)
+    # Compiling takes one or two seconds a case. `make codegen` compiles all of them for every target.
+    command += [argument for target in REGISTERS for argument in ("--covering", target)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -75,22 +74,18 @@ def test_every_target_and_every_value_of_every_choice_is_covered(report):
             assert {row[key] for row in rows} == values
 
 
-def test_one_target_has_all_cases_and_the_others_some_of_them(report):
-    cases = {t: {tuple(row[key] for key in CASE) for row in choose(report, target=t)} for t in REGISTERS}
-    assert all(cases[target] < cases["sm_90"] for target in COVERING)
-
-
 def test_no_local_memory_or_scratch(report):
     assert not failures(report, lambda row: row["spills"] == 0)
 
 
 def test_registers_leave_room_for_other_blocks(report):
     rows = [row for row in report if row["dtype"] != "float64"]  # which needs twice as many
-    many = [row for row in rows if row["antialias"] and row["mode"] == "bicubic"]  # three blocks share
+    # Three blocks share.
+    many = [r for r in rows if r["antialias"] and (r["mode"] == "bicubic" or r["kernel"] == "fixed point")]
     assert not failures(many, lambda row: row["registers"] <= 168)
     rows = [row for row in rows if row not in many]
     assert not failures(rows, lambda row: row["registers"] <= REGISTERS[row["target"]])
-    rows = choose(rows, kernel="forward")
+    rows = choose(rows, kernel="forward", antialias=False)
     assert not failures(rows, lambda row: row["registers"] <= FORWARD_REGISTERS)
 
 
@@ -139,6 +134,6 @@ def test_nan_is_told_apart_in_machine_code(report):
 
 def test_the_fill_keeps_the_precision_of_the_sum(report):
     """A Python number would reach a GPU's kernel as float32, and the interpreter's as it is."""
-    for dtype, type_ in (("float64", "f64"), ("float32", "f32")):
-        rows = choose(report, kernel="forward", padding_mode="constant", dtype=dtype)
-        assert {row["fill"] for row in rows} == {type_}
+    rows = choose(report, kernel="forward", padding_mode="constant")
+    assert {row["dtype"] for row in rows} > {"float64"}
+    assert not failures(rows, lambda row: row["fill"] == ("f64" if row["dtype"] == "float64" else "f32"))

@@ -88,8 +88,18 @@ def test_side_by_side_in_a_row_in_three_dimensions_and_over_a_canvas():
 
 
 def test_what_onnx_has_not_is_put_together_from_other_operators():
-    input = torch.rand(3, 2, *SIZE)
-    for options in ({"mode": "integer"}, {"antialias": True}):
-        model = network(Affine(), (9, 8), **options)
-        _, run = exported(model, input)
-        torch.testing.assert_close(run(input), model(input), rtol=0, atol=1e-5)
+    model, input = network(Affine(), (9, 8), mode="integer"), torch.rand(3, 2, *SIZE)
+    _, run = exported(model, input)
+    torch.testing.assert_close(run(input), model(input), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", [Affine().identity(), Affine().identity().expand(2, 6)], ids=["one", "two"])
+def test_antialiased_it_is_one_grid_sample_of_all_samples(start):
+    model, input = network(Affine(), (9, 8), start=start, antialias=True), torch.rand(3, 2, *SIZE)
+    operators, run = exported(model, input)
+    assert ("", "GridSample") in operators
+    plain = copy.deepcopy(model)
+    plain[0].antialias = False
+    expected = model(input)
+    assert (plain(input) - expected).abs().max() > 1e-3
+    torch.testing.assert_close(run(input), expected, rtol=0, atol=1e-5)

@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 from stn.data import digits, rotated
+from stn.localisation import FullyConnectedLocalisation
 from stn.networks import convolutional_network, fully_connected_network
+from stn.spatial_transformer import SpatialTransformer
 from stn.training import count_parameters, error_rate, random_batches, train
+from stn.transforms import Affine
 
 
 def small_training(seed, steps=200):
@@ -49,6 +52,21 @@ def test_the_callback_sees_every_step_in_turn():
     train(model, iter([batch] * 3), 3, callback=seen.append)
     assert seen == [1, 2, 3]
     assert not model.training
+
+
+def test_the_localisation_network_learns_at_its_own_rate():
+    """Adam's first step moves every number that has a gradient by the learning rate."""
+    torch.manual_seed(0)
+    localisation = FullyConnectedLocalisation((1, 28, 28), Affine(), hidden=(8,))
+    transformer = SpatialTransformer(localisation, Affine(), (28, 28))
+    model = nn.Sequential(transformer, fully_connected_network((1, 28, 28), units=8))
+    images, labels = digits("test")
+    before = [localisation.head.bias.detach().clone(), model[1][-1].bias.detach().clone()]
+    train(model, [(images[:32], labels[:32])], 1, learning_rate=1e-2, localisation_factor=0.1)
+    for old, new, moved in zip(
+        before, (localisation.head.bias, model[1][-1].bias), (1e-3, 1e-2), strict=True
+    ):
+        torch.testing.assert_close((new - old).abs(), torch.full_like(old, moved), rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10])
