@@ -825,7 +825,7 @@ check("11-8", way_back)
 #
 # ## Next
 #
-# A network can move the source points itself, and learn to straighten what bends: `stn.ThinPlateSpline` is
-# the layer, and the comparison of chapter 06's transformer with it is
-# `python -m stn.experiments report rotated`. Before:
-# [chapter 10, Beyond affine](10_beyond_affine.ipynb).
+# A network can move the source points itself, and learn to straighten what bends:
+# [chapter 12, The TPS transformer](12_the_tps_transformer.ipynb). Before:
+# [chapter 10, Beyond affine](10_beyond_affine.ipynb); the transformer itself is
+# [chapter 06](06_the_spatial_transformer.ipynb).
