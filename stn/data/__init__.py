@@ -5,6 +5,7 @@ from stn.data.scenes import side_by_side, translated_cluttered
 from stn.data.sources import Mnist, digits, mnist
 from stn.data.text import curved_text
 from stn.data.volumes import Pose3d, extruded, rotation_about_axes
+from stn.data.warped import elastic, projected
 
 __all__ = [
     "Mnist",
@@ -12,8 +13,10 @@ __all__ = [
     "Pose3d",
     "curved_text",
     "digits",
+    "elastic",
     "extruded",
     "mnist",
+    "projected",
     "rotated",
     "rotated_translated_scaled",
     "rotation_about_axes",

@@ -1,4 +1,5 @@
-"""The paper's distorted digits (appendix A.4): R, rotated; RTS, rotated, translated and scaled."""
+"""The paper's distorted digits (appendix A.4): R, rotated; RTS, rotated, translated and scaled. P and E are
+in `warped`."""
 
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def rotated(
     Returns:
         The rotated images, of the same shape, dtype and device, and their pose. First met in chapter 01.
     """
-    _check_images(images)
+    check_images(images)
     if not max_angle >= 0:
         raise ValueError(f"max_angle should be at least 0 degrees, not {max_angle}")
     turn = uniform((len(images),), images, generator)
@@ -95,7 +96,7 @@ def rotated_translated_scaled(
     Returns:
         (N, C, 42, 42) in the images' dtype and on their device, and the true pose. First met in chapter 06.
     """
-    _check_images(images)
+    check_images(images)
     size = (images.shape[2], images.shape[3])
     if any(SCALES[1] * extent > canvas for extent, canvas in zip(size, CANVAS, strict=True)):
         raise ValueError(f"images should fit {CANVAS} when scaled by {SCALES[1]}, not (H, W) = {size}")
@@ -107,7 +108,8 @@ def rotated_translated_scaled(
     return affine_sample(images, pose.matrix(), CANVAS), pose
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """ValueError or TypeError unless (N, C, H, W), floating."""
     if images.ndim != 4:
         raise ValueError(f"images should be (N, C, H, W), not {tuple(images.shape)}")
     if not images.is_floating_point():

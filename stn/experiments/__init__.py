@@ -4,18 +4,23 @@ An experiment is a set of runs, settings times seeds. Each run writes one result
 `report` sums them up, and every experiment is one module that says what its runs are and how they train.
 """
 
+from stn.experiments.distorted import Cluttered, Table1
 from stn.experiments.report import Summary, read, summarise
 from stn.experiments.rotated import Rotated
 from stn.experiments.runner import Experiment, Run, Training, execute, execute_all
 
-EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (Rotated(),)}
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment for experiment in (Rotated(), Table1(), Cluttered())
+}
 
 __all__ = [
     "EXPERIMENTS",
+    "Cluttered",
     "Experiment",
     "Rotated",
     "Run",
     "Summary",
+    "Table1",
     "Training",
     "execute",
     "execute_all",

@@ -49,7 +49,10 @@ _RESUMES = (
 
 def _add_common_arguments(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
     parser.add_argument("--seeds", type=_natural, nargs="+", default=[0, 1, 2], help="a run for each; 0 1 2")
-    parser.add_argument("--epochs", type=_positive, default=experiment.epochs, help=str(experiment.epochs))
+    if experiment.epochs is not None:
+        parser.add_argument(
+            "--epochs", type=_positive, default=experiment.epochs, help=str(experiment.epochs)
+        )
     parser.add_argument("--device", type=_device, default=None, help="cpu or cuda; cuda if there is one")
     parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time, with one thread each; 1")
     parser.add_argument(
@@ -63,7 +66,8 @@ def _execute(experiment: Experiment, arguments: argparse.Namespace) -> None:
     if folder.exists() and not folder.is_dir():
         arguments.parser.error(f"argument --output: {folder} is not a folder")
     try:
-        runs = experiment.runs(arguments, list(dict.fromkeys(arguments.seeds)), arguments.epochs)
+        epochs = getattr(arguments, "epochs", None)
+        runs = experiment.runs(arguments, list(dict.fromkeys(arguments.seeds)), epochs)
         store = Store(folder)
         left = [run for run in runs if store.result(run) is None]
         done = sum(store.epochs_done(run, device) for run in left)

@@ -182,7 +182,7 @@ class Rotated(Experiment):
             "--train-images", type=int, help="only the first so many training digits, for a trial; all"
         )
 
-    def runs(self, arguments: argparse.Namespace, seeds: Sequence[int], epochs: int) -> list[Run]:
+    def runs(self, arguments: argparse.Namespace, seeds: Sequence[int], epochs: int | None) -> list[Run]:
         angle, model, grid = arguments.angle, arguments.model, arguments.grid
         if arguments.all:
             for name, value in (("angle", angle), ("grid", grid), ("model", model)):
@@ -204,7 +204,7 @@ class Rotated(Experiment):
         if images is not None and not 1 <= images <= most:
             raise argparse.ArgumentTypeError(f"argument --train-images: 1 to {most}, not {images}")
         return [
-            self.run(_settings(a, m, g, name, images or most), epochs, seed)
+            self.run(_settings(a, m, g, name, images or most), epochs or self.epochs, seed)
             for seed in seeds
             for a, m, g in chosen
         ]

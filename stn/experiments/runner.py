@@ -112,13 +112,13 @@ class Experiment(ABC):
     Attributes:
         name: of its command and of its folder.
         description: what it does and how long that takes, for `--help`.
-        epochs: of a run, if nothing else is asked for.
+        epochs: of a run, if nothing else is asked for; None if other arguments say how many.
         keys: the settings that tell its runs apart. All others must agree before runs are compared.
     """
 
     name: str
     description: str
-    epochs: int
+    epochs: int | None
     keys: tuple[str, ...]
 
     @abstractmethod
@@ -126,7 +126,7 @@ class Experiment(ABC):
         """Its own arguments, beside those of every experiment."""
 
     @abstractmethod
-    def runs(self, arguments: argparse.Namespace, seeds: Sequence[int], epochs: int) -> list[Run]:
+    def runs(self, arguments: argparse.Namespace, seeds: Sequence[int], epochs: int | None) -> list[Run]:
         """What to execute; argparse.ArgumentTypeError for arguments that do not go together."""
 
     @abstractmethod

@@ -1,0 +1,247 @@
+"""Table 1 and the cluttered set: networks of equal size, smoke runs of every command, and resuming."""
+
+import json
+
+import pytest
+import torch
+
+import stn
+from stn.data import elastic, projected
+from stn.data.warped import is_convex
+from stn.experiments import EXPERIMENTS, __main__, distorted, distorted_networks, execute
+from stn.experiments.distorted import PAPER, SCHEDULES, DistortedTraining, Table1
+from stn.training import count_parameters
+from stn_kernels import projective_sample, tps_sample
+
+SETTINGS = {
+    "model": "st-fcn-aff",
+    "set": "R",
+    "schedule": "smoke",
+    "precision": "float32",
+    "parameters": None,
+    "data": "embedded digits",
+}
+
+
+@pytest.fixture(autouse=True)
+def _embedded_digits(monkeypatch):
+    monkeypatch.delenv("STN_DATA", raising=False)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return stn.data.digits("test")[0][:300]
+
+
+# --- the distortions ---------------------------------------------------------------------------------------
+
+
+def test_an_ideal_transformer_gets_projected_digits_back(images):
+    seen, matrix = projected(images.double(), generator=generator())
+    assert seen.shape == images.shape
+    assert matrix.shape == (300, 3, 3)
+    back = projective_sample(seen, matrix, (28, 28))
+    # Resampled twice, some digits at a few pixels only or partly off the image: most are what they were.
+    error = (back - images).square().mean((1, 2, 3)).sqrt()
+    before = (seen - images).square().mean((1, 2, 3)).sqrt()
+    assert error.median() < 0.1
+    assert before.median() > 0.3
+
+
+def test_corners_are_moved_by_five_pixels_and_stay_convex(images):
+    square = torch.tensor([[-1.0, -1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]]).double()
+    _, matrix = projected(images.double(), generator=generator())
+    corners = (square @ matrix.mT)[..., :2] / (square @ matrix.mT)[..., 2:]
+    assert is_convex(corners).all()
+    moved = 14 * (corners - 0.875 * square[:, :2])
+    assert (moved.mean((0, 1)).abs() < 0.6).all()  # 1200 draws of 5 pixels: a standard error of 0.15
+    assert 4.2 < moved.std() < 5.2  # convexity takes away some of the largest
+
+
+def test_a_quadrilateral_that_crosses_itself_bends_in_or_is_mirrored_is_not_convex():
+    square = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    bent = square.clone()
+    bent[0] = 0.5
+    assert is_convex(torch.stack([square, square[[1, 0, 2, 3]], bent, square.flip(0)])).tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_elastic_digits_are_bent_by_a_spline_through_moved_points(images):
+    bent, source = elastic(images, generator=generator())
+    line = torch.linspace(-1, 1, 4)
+    regular = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).flatten(0, 1)
+    torch.testing.assert_close(bent, tps_sample(images, source, (28, 28), target_points=regular))
+    # About the scaled lattice, whose scale is found by least squares, lie draws of 1.5 pixels.
+    scale = (source * regular).sum((1, 2)) / regular.square().sum()
+    moved = 14 * (source - scale[:, None, None] * regular)
+    assert 1.4 < moved.std() < 1.6
+    assert ((1 / scale > 0.65) & (1 / scale < 1.15)).all()
+
+
+@pytest.mark.parametrize("distortion", [projected, elastic])
+def test_the_same_seed_gives_the_same_maps_in_every_dtype(images, distortion):
+    single, maps = distortion(images, generator=generator(7))
+    double, same = distortion(images.double(), generator=generator(7))
+    torch.testing.assert_close(same.float(), maps, rtol=1e-3, atol=1e-3)  # an inverse in float32
+    assert (double.float() - single).abs().mean() < 1e-3
+
+
+@pytest.mark.parametrize("distortion", [projected, elastic])
+def test_bad_images_are_named(distortion):
+    with pytest.raises(ValueError, match=r"images should be \(N, C, H, W\)"):
+        distortion(torch.zeros(28, 28))
+    with pytest.raises(TypeError, match="images should be of a floating dtype"):
+        distortion(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
+
+
+# --- the networks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", distorted_networks.SIZES)
+@pytest.mark.parametrize("filters", [32, 64])
+def test_networks_that_are_compared_have_as_many_parameters_to_one_per_cent(name, filters):
+    size, halved = distorted_networks.SIZES[name], name in distorted_networks.HALVED
+    for kind in ("fcn", "cnn"):
+        models = [model for model in distorted_networks.MODELS if model == kind or f"st-{kind}" in model]
+        counts = {}
+        for model in models:
+            network = distorted_networks.build(model, size, halved=halved, filters=filters)
+            counts[model] = count_parameters(network)
+            assert network(torch.zeros(2, 1, size, size)).shape == (2, 10)
+        assert len(counts) == 4
+        assert max(counts.values()) < 1.01 * min(counts.values()), counts
+        if kind == "fcn":
+            assert abs(counts["fcn"] - 400_000) < 4000
+
+
+def test_all_have_the_number_of_parameters_that_is_asked_for():
+    for model in distorted_networks.MODELS:
+        count = count_parameters(distorted_networks.build(model, 28, parameters=200_000))
+        assert abs(count - 200_000) < 2000, model
+
+
+def test_too_few_parameters_and_unknown_models_are_named():
+    with pytest.raises(ValueError, match="parameters should be more than 10,000: 11,"):
+        distorted_networks.build("st-cnn-aff", 28, parameters=10_000)
+    with pytest.raises(ValueError, match=r"model should be one of fcn, cnn, .* not 'mlp'"):
+        distorted_networks.build("mlp", 28)
+
+
+@pytest.mark.parametrize("model", [model for model in distorted_networks.MODELS if "st-" in model])
+def test_every_transformer_starts_at_the_identity(model, images):
+    transformer = distorted_networks.build(model, 28)[0]
+    torch.testing.assert_close(transformer(images), images, rtol=0, atol=1e-5)
+
+
+# --- schedules ---------------------------------------------------------------------------------------------
+
+
+def test_the_papers_schedule_drops_the_rate_twice():
+    paper = SCHEDULES["paper"]
+    assert (paper.steps, paper.batch_size) == (150_000, 256)
+    rates = [paper.rate(step) for step in (0, 49_999, 50_000, 99_999, 100_000, 149_999)]
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001])
+
+
+def test_quick_falls_along_a_cosine():
+    quick = SCHEDULES["quick"]
+    assert quick.rate(0) == quick.learning_rate
+    assert quick.rate(quick.steps // 2) == pytest.approx(quick.learning_rate / 2)
+    assert quick.rate(quick.steps - 1) < 1e-5
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values())
+def test_parts_have_whole_steps(schedule):
+    assert schedule.steps % schedule.parts == 0
+
+
+# --- the commands ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "count"),
+    [("table1", ["--sets", "R", "RTS", "P", "E"], 32), ("cluttered", [], 4)],
+)
+def test_a_smoke_run_ends_with_results_and_a_table_and_the_same_figures_again(
+    name, words, count, tmp_path, capsys
+):
+    for folder in ("one", "two"):
+        output = str(tmp_path / folder)
+        __main__.main(
+            [name, *words, "--schedule", "smoke", "--seeds", "3", "--device", "cpu", "--output", output]
+        )
+    files = sorted((tmp_path / "one").glob("*.json"))
+    assert len(files) == count
+    for file in files:
+        one, two = (json.loads((tmp_path / folder / file.name).read_text()) for folder in ("one", "two"))
+        assert one["final"] == two["final"]
+    capsys.readouterr()
+    __main__.main(["report", name, "--output", str(tmp_path / "one"), "--figure", str(tmp_path / "a.png")])
+    table = capsys.readouterr().out
+    assert all(model in table for model in EXPERIMENTS[name].models)
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_a_run_that_was_cut_off_goes_on_with_the_same_figures(tmp_path):
+    class CutOff(Exception):
+        pass
+
+    def cut_off(run, figures):
+        raise CutOff
+
+    experiment = Table1()
+    run = experiment.run(SETTINGS, SCHEDULES["smoke"].parts, 0)
+    whole = execute(experiment, run, tmp_path / "whole")
+    with pytest.raises(CutOff):
+        execute(experiment, run, tmp_path / "cut", tell=cut_off)
+    assert not list((tmp_path / "cut").glob("*.json"))
+    resumed = execute(experiment, run, tmp_path / "cut")
+    assert resumed["final"] == whole["final"]
+
+
+def test_a_run_learns(monkeypatch):
+    schedule = distorted.Schedule(60, 1, 64, "adam", 2e-3, 32, test_images=500)
+    monkeypatch.setitem(distorted.SCHEDULES, "smoke", schedule)
+    torch.manual_seed(0)
+    figures = DistortedTraining({**SETTINGS, "set": "E", "model": "fcn"}, 0, "cpu").epoch()
+    assert figures["error"] < 50  # guessing has 90
+
+
+def test_low_precision_changes_the_figures_and_no_parameters_dtype():
+    training = DistortedTraining({**SETTINGS, "precision": "bfloat16"}, 0, "cpu")
+    images = training.test_images[:4]
+    scores = training.scores(images)
+    assert scores.dtype == torch.float32
+    assert {parameter.dtype for parameter in training.model.parameters()} == {torch.float32}
+    assert not torch.equal(scores, training.model(images))
+
+
+def test_the_papers_numbers_are_there_for_every_network():
+    assert set(PAPER) == set(distorted_networks.MODELS)
+    assert all({"R", "RTS", "P", "E"} <= set(row) for row in PAPER.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table1", "--models", "mlp"], "argument --models: invalid choice: 'mlp'"),
+        (["table1", "--sets", "TC"], "argument --sets: invalid choice: 'TC'"),
+        (["table1", "--schedule", "slow"], "argument --schedule: invalid choice: 'slow'"),
+        (["table1", "--parameters", "many"], "argument --parameters: a number such as 400k, not 'many'"),
+        (["table1", "--parameters", "10k"], "argument --parameters: parameters should be more than 10,000"),
+        (["table1", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+    ],
+)
+def test_wrong_arguments_are_named(words, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        __main__.main(words)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
