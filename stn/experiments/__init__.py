@@ -4,17 +4,18 @@ An experiment is a set of runs, settings times seeds. Each run writes one result
 `report` sums them up, and every experiment is one module that says what its runs are and how they train.
 """
 
-from stn.experiments.distorted import Cluttered, Table1
+from stn.experiments.distorted import Addition, Cluttered, Table1, Volumes
 from stn.experiments.report import Summary, read, summarise
 from stn.experiments.rotated import Rotated
 from stn.experiments.runner import Experiment, Run, Training, execute, execute_all
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (Rotated(), Table1(), Cluttered())
+    experiment.name: experiment for experiment in (Rotated(), Table1(), Cluttered(), Addition(), Volumes())
 }
 
 __all__ = [
     "EXPERIMENTS",
+    "Addition",
     "Cluttered",
     "Experiment",
     "Rotated",
@@ -22,6 +23,7 @@ __all__ = [
     "Summary",
     "Table1",
     "Training",
+    "Volumes",
     "execute",
     "execute_all",
     "read",

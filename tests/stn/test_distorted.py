@@ -8,7 +8,15 @@ import torch
 import stn
 from stn.data import elastic, projected
 from stn.data.warped import is_convex
-from stn.experiments import EXPERIMENTS, __main__, distorted, distorted_networks, execute
+from stn.experiments import (
+    EXPERIMENTS,
+    __main__,
+    distorted,
+    distorted_networks,
+    execute,
+    step_time,
+    volume_networks,
+)
 from stn.experiments.distorted import PAPER, SCHEDULES, DistortedTraining, Table1
 from stn.training import count_parameters
 from stn_kernels import projective_sample, tps_sample
@@ -21,6 +29,9 @@ SETTINGS = {
     "parameters": None,
     "data": "embedded digits",
 }
+
+
+IMAGES = [name for name, task in distorted.TASKS.items() if len(task.shape) == 3]
 
 
 @pytest.fixture(autouse=True)
@@ -105,39 +116,57 @@ def test_bad_images_are_named(distortion):
 # --- the networks ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", distorted_networks.SIZES)
+@pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("filters", [32, 64])
 def test_networks_that_are_compared_have_as_many_parameters_to_one_per_cent(name, filters):
-    size, halved = distorted_networks.SIZES[name], name in distorted_networks.HALVED
-    for kind in ("fcn", "cnn"):
-        models = [model for model in distorted_networks.MODELS if model == kind or f"st-{kind}" in model]
+    task = distorted.TASKS[name]
+    shape, classes = task.shape, task.num_classes
+    for kind, networks in (("fcn", 7), ("cnn", 4)):
+        models = [model for model in distorted_networks.MODELS if kind in model]
         counts = {}
         for model in models:
-            network = distorted_networks.build(model, size, halved=halved, filters=filters)
+            network = task.build(model, shape, num_classes=classes, filters=filters)
             counts[model] = count_parameters(network)
-            assert network(torch.zeros(2, 1, size, size)).shape == (2, 10)
-        assert len(counts) == 4
+            assert network(torch.zeros(2, *shape)).shape == (2, classes)
+        assert len(counts) == networks
         assert max(counts.values()) < 1.01 * min(counts.values()), counts
         if kind == "fcn":
             assert abs(counts["fcn"] - 400_000) < 4000
 
 
+@pytest.mark.parametrize("side", [28, 60])
+def test_networks_for_volumes_have_as_many_parameters_and_the_transformer_starts_at_the_identity(side):
+    shape = (1, side, side, side)
+    one, two = (volume_networks.build(model, shape) for model in volume_networks.MODELS)
+    assert count_parameters(one) == pytest.approx(count_parameters(two), rel=0.01)
+    assert count_parameters(two) == pytest.approx(400_000, rel=0.01)
+    volumes = torch.rand(2, *shape)
+    torch.testing.assert_close(two[0](volumes), volumes, rtol=0, atol=1e-5)
+    assert one(volumes).shape == two(volumes).shape == (2, 10)
+
+
+def test_the_test_digits_are_the_same_at_every_call():
+    training = DistortedTraining({**SETTINGS, "set": "TC"}, 0, "cpu")
+    one, two = (torch.cat([images for images, _ in training.test_batches()]) for _ in range(2))
+    assert torch.equal(one, two)
+
+
 def test_all_have_the_number_of_parameters_that_is_asked_for():
     for model in distorted_networks.MODELS:
-        count = count_parameters(distorted_networks.build(model, 28, parameters=200_000))
+        count = count_parameters(distorted_networks.build(model, parameters=200_000))
         assert abs(count - 200_000) < 2000, model
 
 
 def test_too_few_parameters_and_unknown_models_are_named():
     with pytest.raises(ValueError, match="parameters should be more than 10,000: 11,"):
-        distorted_networks.build("st-cnn-aff", 28, parameters=10_000)
+        distorted_networks.build("st-cnn-aff", parameters=10_000)
     with pytest.raises(ValueError, match=r"model should be one of fcn, cnn, .* not 'mlp'"):
-        distorted_networks.build("mlp", 28)
+        distorted_networks.build("mlp")
 
 
-@pytest.mark.parametrize("model", [model for model in distorted_networks.MODELS if "st-" in model])
+@pytest.mark.parametrize("model", [model for model in distorted_networks.MODELS if model.startswith("st-")])
 def test_every_transformer_starts_at_the_identity(model, images):
-    transformer = distorted_networks.build(model, 28)[0]
+    transformer = distorted_networks.build(model)[0]
     torch.testing.assert_close(transformer(images), images, rtol=0, atol=1e-5)
 
 
@@ -168,7 +197,12 @@ def test_parts_have_whole_steps(schedule):
 
 @pytest.mark.parametrize(
     ("name", "words", "count"),
-    [("table1", ["--sets", "R", "RTS", "P", "E"], 32), ("cluttered", [], 4)],
+    [
+        ("table1", ["--sets", "R", "RTS", "P", "E"], 32),
+        ("cluttered", [], 4),
+        ("addition", [], 8),
+        ("volumes", ["--sets", "V28"], 2),
+    ],
 )
 def test_a_smoke_run_ends_with_results_and_a_table_and_the_same_figures_again(
     name, words, count, tmp_path, capsys
@@ -207,6 +241,23 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_figures(tmp_path):
     assert resumed["final"] == whole["final"]
 
 
+def test_sums_are_of_the_two_digits_that_are_seen():
+    images = torch.zeros(10, 1, 28, 28)
+    images[:, 0, 10:18, 10:18] = torch.arange(10.0)[:, None, None]  # as bright as it is large
+    seen, sums = distorted.TASKS["SUM"].draw(images, torch.arange(10), generator())
+    assert seen.shape == (10, 2, 42, 42)
+    assert torch.equal(seen.amax((2, 3)).round().sum(1).long(), sums)
+    assert seen[:, 1].amax((1, 2)).round().tolist() != list(range(10))
+
+
+def test_two_transformers_do_not_stay_alike(monkeypatch):
+    """They start at one warp, and with other weights."""
+    training = DistortedTraining({**SETTINGS, "model": "2st-fcn-aff", "set": "SUM"}, 0, "cpu")
+    training.epoch()
+    one, two = (t(next(training.test_batches())[0]) for t in training.model[0].transformers)
+    assert not torch.equal(one, two)
+
+
 def test_a_run_learns(monkeypatch):
     schedule = distorted.Schedule(60, 1, 64, "adam", 2e-3, 32, test_images=500)
     monkeypatch.setitem(distorted.SCHEDULES, "smoke", schedule)
@@ -217,16 +268,32 @@ def test_a_run_learns(monkeypatch):
 
 def test_low_precision_changes_the_figures_and_no_parameters_dtype():
     training = DistortedTraining({**SETTINGS, "precision": "bfloat16"}, 0, "cpu")
-    images = training.test_images[:4]
+    images = next(training.test_batches())[0][:4]
     scores = training.scores(images)
     assert scores.dtype == torch.float32
     assert {parameter.dtype for parameter in training.model.parameters()} == {torch.float32}
     assert not torch.equal(scores, training.model(images))
 
 
+@pytest.mark.parametrize("model", ["st-fcn-aff", "st-cnn-aff"])
+def test_the_network_by_hand_is_the_same(model, images):
+    torch.manual_seed(0)
+    network = distorted_networks.build(model).double()
+    torch.nn.init.normal_(network[0].localisation.head.weight, std=0.05)
+    by_hand = step_time.rewritten(network)
+    torch.testing.assert_close(by_hand(images[:5].double()), network(images[:5].double()))
+
+
+def test_step_times_are_reported_for_each_network(capsys):
+    step_time.main(["--sets", "R", "--batch-size", "4", "--pairs", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["R", "st-fcn-aff"], ["R", "st-cnn-aff"]]
+
+
 def test_the_papers_numbers_are_there_for_every_network():
-    assert set(PAPER) == set(distorted_networks.MODELS)
-    assert all({"R", "RTS", "P", "E"} <= set(row) for row in PAPER.values())
+    assert set(PAPER) == set(distorted_networks.MODELS)  # of volumes it reports none
+    for experiment in (distorted.Table1, distorted.Cluttered, distorted.Addition):
+        assert all(set(experiment.sets) <= set(PAPER[model]) for model in experiment.models)
 
 
 @pytest.mark.parametrize(
