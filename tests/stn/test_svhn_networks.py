@@ -1,5 +1,6 @@
 """The networks for house numbers: shapes, sizes, identity starts, loss and error."""
 
+import itertools
 import math
 
 import pytest
@@ -54,7 +55,7 @@ def test_the_classifier_has_the_papers_layers():
     assert [layer.out_channels for layer in layers[:8]] == [48, 64, 128, 160, 192, 192, 192, 192]
     assert layers[8].in_features == 192 * 4 * 4
     channels = [3, 48, 64, 128, 160, 192, 192, 192, 192]
-    convolutions = sum(25 * a * b + b for a, b in zip(channels[:-1], channels[1:], strict=True))
+    convolutions = sum(25 * a * b + b for a, b in itertools.pairwise(channels))
     assert count_parameters(network) == convolutions + 3 * (3072 * 3072 + 3072) + 5 * (3072 * 11 + 11)
 
 
