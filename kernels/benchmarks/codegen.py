@@ -189,7 +189,8 @@ def features(case: Case) -> set[tuple[str, ...]]:
     planned = case.plan()
     names = ("TILE_Y", "TILE_X", "BLOCK_C", "AXES", "COMPUTE", "FIXED_POINT", "ANTIALIAS")
     variant = (planned.kernel.__name__, *(str(planned.constants.get(name)) for name in names))
-    return {variant, *((name, str(value)) for name, value in dataclasses.asdict(case).items())}
+    fill = ("fill", str(case.padding_mode == "constant"), str(case.dtype == "float64"))  # sets its type
+    return {variant, fill, *((name, str(value)) for name, value in dataclasses.asdict(case).items())}
 
 
 def covering() -> list[Case]:

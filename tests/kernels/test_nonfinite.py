@@ -86,6 +86,8 @@ def test_parameters_without_bounds_follow_the_reference(
     choices = Choices(SIZE[axes], coordinate_map, mode, padding_mode, align_corners)
     tensors, grad_output = draw_problem(choices, INPUT_SIZE[axes], images=1, transforms=2, channels=2)
     numbers = tensors[1][1].view(-1)
+    if coordinate_map == "projective" and value == 1e30:
+        numbers = numbers[: axes * (axes + 1)]  # a large denominator brings points to 0, within all bounds
     numbers[{"first": slice(1), "last": slice(-1, None), "everywhere": slice(None)}[where]] = value
     assert_same(*solutions(choices, tensors, grad_output, device))
 
