@@ -48,7 +48,7 @@ class Birds(Dataset[tuple[Tensor, int]]):
         split = _read(self.root / "train_test_split.txt")
         if not paths.keys() == species.keys() == split.keys():
             raise ValueError(f"the lists in {self.root} should be of the same images")
-        for number, value in {**species}.items():
+        for number, value in species.items():
             if not value.isdecimal() or int(value) < 1:
                 raise ValueError(f"image_class_labels.txt: image {number} has the species {value!r}")
         for number, value in split.items():

@@ -1,6 +1,7 @@
 """The paper's distorted digits (appendix A.4): R, rotated; RTS, rotated, translated and scaled. P and E are
 in `warped`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -118,8 +119,17 @@ def check_images(images: Tensor) -> None:
 
 def uniform(shape: tuple[int, ...], images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Uniform in [-1, 1), drawn where the generator lives, in float64: no dtype changes the draw."""
+    return _drawn(lambda **options: 2 * torch.rand(shape, **options) - 1, images, generator)
+
+
+def normal(shape: tuple[int, ...], images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """As `uniform`, but normal with standard deviation 1."""
+    return _drawn(lambda **options: torch.randn(shape, **options), images, generator)
+
+
+def _drawn(draw: Callable[..., Tensor], images: Tensor, generator: torch.Generator | None) -> Tensor:
     device = generator.device if generator is not None else "cpu"
-    draws = 2 * torch.rand(shape, generator=generator, dtype=torch.float64, device=device) - 1
+    draws = draw(generator=generator, dtype=torch.float64, device=device)
     # Never half precision: it would misplace the digits.
     return draws.to(device=images.device, dtype=torch.promote_types(images.dtype, torch.float32))
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from stn.data.distortions import check_images, uniform
+from stn.data.distortions import check_images, normal, uniform
 from stn.transforms import homography
 from stn_kernels import projective_sample, tps_sample
 
@@ -28,13 +28,13 @@ def projected(images: Tensor, *, generator: torch.Generator | None = None) -> tu
     Returns:
         The distorted images, of the same shape, dtype and device; and (N, 3, 3), the homography M with which
         an ideal spatial transformer, sampling the distorted image at M p, gets each digit back, as
-        `stn_kernels.projective_sample` takes it. First met in chapter 17.
+        `stn_kernels.projective_sample` takes it.
     """
     check_images(images)
     scale = _scales(images, generator)
     square = scale.new_tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
     half = scale.new_tensor([images.shape[3] / 2, images.shape[2] / 2])
-    moves = CORNERS_SIGMA * _normal((len(images), CANDIDATES, 4, 2), images, generator) / half
+    moves = CORNERS_SIGMA * normal((len(images), CANDIDATES, 4, 2), images, generator) / half
     corners = square * scale[:, None, None, None] + moves
     # The first that is convex; should none be, without moves.
     convex = is_convex(corners)
@@ -69,14 +69,14 @@ def elastic(images: Tensor, *, generator: torch.Generator | None = None) -> tupl
     Returns:
         The distorted images, of the same shape, dtype and device; and (N, 16, 2), the points of the digit,
         in normalised coordinates, that lie at the distorted image's 4 x 4 regular points from -1 to 1, row
-        by row. First met in chapter 17.
+        by row.
     """
     check_images(images)
     scale = _scales(images, generator)
     line = torch.linspace(-1, 1, POINTS, dtype=scale.dtype, device=scale.device)
     regular = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).flatten(0, 1)
     half = scale.new_tensor([images.shape[3] / 2, images.shape[2] / 2])
-    moves = POINTS_SIGMA * _normal((len(images), POINTS**2, 2), images, generator) / half
+    moves = POINTS_SIGMA * normal((len(images), POINTS**2, 2), images, generator) / half
     source = regular / scale[:, None, None] + moves
     return tps_sample(images, source, images.shape[2:], target_points=regular), source
 
@@ -84,10 +84,3 @@ def elastic(images: Tensor, *, generator: torch.Generator | None = None) -> tupl
 def _scales(images: Tensor, generator: torch.Generator | None) -> Tensor:
     low, high = SCALES
     return (low + high) / 2 + (high - low) / 2 * uniform((len(images),), images, generator)
-
-
-def _normal(shape: tuple[int, ...], images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """As `uniform`, but normal with standard deviation 1."""
-    device = generator.device if generator is not None else "cpu"
-    draws = torch.randn(shape, generator=generator, dtype=torch.float64, device=device)
-    return draws.to(device=images.device, dtype=torch.promote_types(images.dtype, torch.float32))

@@ -15,8 +15,8 @@ digits are placed and how patches are cut, as `stn.data` says.
 """
 
 import argparse
+import itertools
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stn.experiments import digits, volume_networks
 from stn.experiments import distorted_networks as networks
-from stn.experiments import volume_networks
 from stn.experiments.distorted_tasks import TASKS, Drawn
-from stn.experiments.report import common, summarise
-from stn.experiments.rotated import load
+from stn.experiments.report import aligned, common, summarise
 from stn.experiments.runner import Experiment, Figures, Result, Run, Settings, Training
 
 if TYPE_CHECKING:
@@ -117,10 +116,10 @@ class DistortedTraining(Training):
         self.step = 0
         self.low = settings["precision"] == "bfloat16"
         self.compiled = torch.compile(model) if device.startswith("cuda") else model
-        digits = load(settings["data"])
-        self.images, self.labels = digits.train_images.to(device), digits.train_labels.to(device)
+        loaded = digits.load(settings["data"])
+        self.images, self.labels = loaded.train_images.to(device), loaded.train_labels.to(device)
         chosen = slice(self.schedule.test_images)
-        self.test = digits.test_images[chosen].to(device), digits.test_labels[chosen].to(device)
+        self.test = loaded.test_images[chosen].to(device), loaded.test_labels[chosen].to(device)
 
     def epoch(self) -> Figures:
         self.model.train()
@@ -181,7 +180,7 @@ class DistortedTraining(Training):
 
 
 class Distorted(Experiment):
-    """Table 1, the cluttered set and the sums, which differ by their sets and networks only."""
+    """Table 1, the cluttered set, the sums and the volumes, which differ by their sets and networks only."""
 
     sets: tuple[str, ...]
     models: tuple[str, ...]
@@ -198,17 +197,18 @@ class Distorted(Experiment):
         parser.add_argument("--parameters", type=_thousands, help=help)
 
     def runs(self, arguments: argparse.Namespace, seeds: Sequence[int], epochs: int | None) -> list[Run]:
-        name = "MNIST" if os.environ.get("STN_DATA") else "embedded digits"
-        try:
-            load(name)
-            for model in arguments.models:
-                for one in getattr(arguments, "sets", self.sets):
-                    task, filters = TASKS[one], SCHEDULES[arguments.schedule].filters
-                    task.build(model, task.shape, parameters=arguments.parameters, filters=filters)
-        except OSError as error:
-            raise argparse.ArgumentTypeError(f"STN_DATA: {error}") from error
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"argument --parameters: {error}") from error
+        name = digits.chosen()
+        schedule, sets = (
+            SCHEDULES[arguments.schedule],
+            list(dict.fromkeys(getattr(arguments, "sets", self.sets))),
+        )
+        models = list(dict.fromkeys(arguments.models))
+        if arguments.parameters is not None:  # or the networks have sizes that are known to do
+            try:
+                for task, model in itertools.product((TASKS[one] for one in sets), models):
+                    task.build(model, task.shape, parameters=arguments.parameters, filters=schedule.filters)
+            except ValueError as error:
+                raise argparse.ArgumentTypeError(f"argument --parameters: {error}") from error
         return [
             self.run(
                 {
@@ -219,12 +219,12 @@ class Distorted(Experiment):
                     "parameters": arguments.parameters,
                     "data": name,
                 },
-                SCHEDULES[arguments.schedule].parts,
+                schedule.parts,
                 seed,
             )
             for seed in seeds
-            for one in dict.fromkeys(getattr(arguments, "sets", self.sets))
-            for model in dict.fromkeys(arguments.models)
+            for one in sets
+            for model in models
         ]
 
     def start(self, run: Run, device: str) -> Training:
@@ -247,18 +247,14 @@ class Distorted(Experiment):
                 found, paper = errors.get((model, one)), PAPER.get(model, {}).get(one)
                 error = "" if found is None or math.isnan(found.error) else f" ± {found.error:.2f}"
                 cell = "" if found is None else f"{found.mean:.2f}{error} ({found.seeds})"
-                cells.append(cell + ("" if paper is None else f" [{paper:.1f}]"))
+                cells.append((cell + ("" if paper is None else f" [{paper:.1f}]")).strip())
             own = [counts[model, one] for one in sets if (model, one) in counts]
             count = f"{min(own):,}" + (f" to {max(own):,}" if max(own) != min(own) else "")
             lines.append([model, *cells, count])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        rows = "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
         return (
             f"Distorted digits ({same['data']}), schedule {same['schedule']}.\n"
-            "Error on the test digits in %: mean ± standard error (how many seeds) [the paper's]\n\n" + rows
+            "Error on the test digits in %: mean ± standard error (how many seeds) [the paper's]\n\n"
+            + aligned(lines)
         )
 
     def draw(self, results: Sequence[Result]) -> "Figure":

@@ -76,8 +76,9 @@ def build(
         raise ValueError(f"model should be one of {', '.join(MODELS)}, not {model!r}")
     kind = "fcn" if "fcn" in model else "cnn"
     classifier = widest_fully_connected if kind == "fcn" else matched_convolutional
-    alike = convolutional_network(shape, filters, num_classes)
-    wanted = parameters or (FCN_PARAMETERS if kind == "fcn" else count_parameters(alike))
+    wanted = parameters or FCN_PARAMETERS
+    if parameters is None and kind == "cnn":
+        wanted = count_parameters(convolutional_network(shape, filters, num_classes))
     if model == kind:
         return classifier(shape, wanted, num_classes)
     localise = FullyConnectedLocalisation if kind == "fcn" else ConvolutionalLocalisation

@@ -87,6 +87,11 @@ def table(
     for row in rows:
         cells = [summaries.get((*row, column)) for column in columns]
         lines.append([*(_word(value) for value in row), *(write(cell) if cell else "" for cell in cells)])
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """A table's lines of cells in text, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -24,9 +24,7 @@ What differs from that system, on purpose:
 """
 
 import argparse
-import os
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +32,7 @@ from torch import nn
 from torch.nn import functional
 
 from stn import data
+from stn.experiments import digits
 from stn.experiments.report import Key, Summary, common, difference, summarise, table, with_error
 from stn.experiments.runner import Experiment, Figures, Result, Run, Settings, Training
 from stn.localisation import Localisation
@@ -105,12 +104,12 @@ class RotatedTraining(Training):
         optimiser = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
         super().__init__(model, optimiser, torch.Generator().manual_seed(seed))
         self.angle = settings["angle"]
-        digits = load(settings["data"])
-        self.images = digits.train_images[: settings["train_images"]].to(device)
-        self.labels = digits.train_labels[: settings["train_images"]].to(device)
+        loaded = digits.load(settings["data"])
+        self.images = loaded.train_images[: settings["train_images"]].to(device)
+        self.labels = loaded.train_labels[: settings["train_images"]].to(device)
         generator = torch.Generator().manual_seed(TEST_SEED)
-        test_images, _ = data.rotated(digits.test_images, generator=generator, max_angle=self.angle)
-        self.test_images, self.test_labels = test_images.to(device), digits.test_labels.to(device)
+        test_images, _ = data.rotated(loaded.test_images, generator=generator, max_angle=self.angle)
+        self.test_images, self.test_labels = test_images.to(device), loaded.test_labels.to(device)
 
     def epoch(self) -> Figures:
         self.model.train()
@@ -137,14 +136,6 @@ class RotatedTraining(Training):
         scores = torch.cat([self.model(images) for images in self.test_images.split(1000)])
         right = (scores.argmax(1) == self.test_labels).sum().item()
         return 100 * right / len(scores), functional.cross_entropy(scores, self.test_labels).item()
-
-
-@lru_cache(maxsize=1)
-def load(name: str) -> data.Mnist:
-    """The digits by the name that a result has for them: "MNIST", or "embedded digits"."""
-    if name == "MNIST":
-        return data.mnist()
-    return data.Mnist(*data.digits("train"), *data.digits("test"))
 
 
 def gains(results: Sequence[Result]) -> dict[Key, Summary]:
@@ -195,11 +186,8 @@ class Rotated(Experiment):
             raise argparse.ArgumentTypeError(f"argument --model: one of {', '.join(MODELS)}, or --all")
         else:
             chosen = [(angle or ANGLES[0], model, (grid or 4) if model in ON_A_GRID else None)]
-        name = "MNIST" if os.environ.get("STN_DATA") else "embedded digits"
-        try:
-            most = len(load(name).train_images)
-        except (OSError, ValueError) as error:
-            raise argparse.ArgumentTypeError(f"STN_DATA: {error}") from error
+        name = digits.chosen()
+        most = len(digits.load(name).train_images)
         images = arguments.train_images
         if images is not None and not 1 <= images <= most:
             raise argparse.ArgumentTypeError(f"argument --train-images: 1 to {most}, not {images}")

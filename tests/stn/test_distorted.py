@@ -250,7 +250,7 @@ def test_sums_are_of_the_two_digits_that_are_seen():
     assert seen[:, 1].amax((1, 2)).round().tolist() != list(range(10))
 
 
-def test_two_transformers_do_not_stay_alike(monkeypatch):
+def test_two_transformers_do_not_stay_alike():
     """They start at one warp, and with other weights."""
     training = DistortedTraining({**SETTINGS, "model": "2st-fcn-aff", "set": "SUM"}, 0, "cpu")
     training.epoch()

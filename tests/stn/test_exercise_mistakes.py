@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import stn_kernels
-from stn.exercises import check
+from verdicts import assert_mistake_is_named
 
 ROTATION = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
 
@@ -365,7 +365,4 @@ def collect_one_of_each(values, k):
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
-    check(exercise, answer)
-    verdict = capsys.readouterr().out
-    assert verdict.startswith(f"Exercise {exercise}: not correct yet: ")
-    assert sentence in verdict
+    assert_mistake_is_named(exercise, answer, sentence, capsys)

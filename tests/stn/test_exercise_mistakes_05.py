@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stn.exercises import check
+from verdicts import assert_is_correct, assert_mistake_is_named
 
 
 def parts(theta, target):
@@ -136,10 +136,7 @@ def centres_of_one_size(maps):
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
-    check(exercise, answer)
-    verdict = capsys.readouterr().out
-    assert verdict.startswith(f"Exercise {exercise}: not correct yet: ")
-    assert sentence in verdict
+    assert_mistake_is_named(exercise, answer, sentence, capsys)
 
 
 @pytest.mark.parametrize(
@@ -154,5 +151,4 @@ def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
     ],
 )
 def test_a_right_answer_is_correct(exercise, answer, capsys):
-    check(exercise, answer)
-    assert capsys.readouterr().out.startswith(f"Exercise {exercise}: correct. ")
+    assert_is_correct(exercise, answer, capsys)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stn.exercises import check
+from verdicts import assert_mistake_is_named
 
 
 def homogeneous(points):
@@ -166,7 +166,4 @@ def quadratic_last(size):
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
-    check(exercise, answer)
-    verdict = capsys.readouterr().out
-    assert verdict.startswith(f"Exercise {exercise}: not correct yet: ")
-    assert sentence in verdict
+    assert_mistake_is_named(exercise, answer, sentence, capsys)

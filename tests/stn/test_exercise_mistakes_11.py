@@ -7,6 +7,7 @@ from stn.exercises import check
 from stn.spline_system import with_ones
 from stn.thin_plate_spline import fit_map
 from stn_kernels.reference import radial
+from verdicts import assert_mistake_is_named
 
 
 def phi_without_care(offsets):
@@ -159,10 +160,7 @@ def back_in_steps(count, sign=1):
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
-    check(exercise, answer)
-    verdict = capsys.readouterr().out
-    assert verdict.startswith(f"Exercise {exercise}: not correct yet: ")
-    assert sentence in verdict
+    assert_mistake_is_named(exercise, answer, sentence, capsys)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -9,6 +9,7 @@ from stn.exercises import check
 from stn.spline_system import with_ones
 from stn.thin_plate_spline import fit_map
 from stn_kernels.reference import radial
+from verdicts import assert_mistake_is_named
 
 
 def back(delta, B, theta, bound):
@@ -122,10 +123,7 @@ def energy_of_k(source, points):
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
-    check(exercise, answer)
-    verdict = capsys.readouterr().out
-    assert verdict.startswith(f"Exercise {exercise}: not correct yet: ")
-    assert sentence in verdict
+    assert_mistake_is_named(exercise, answer, sentence, capsys)
 
 
 @pytest.mark.parametrize(

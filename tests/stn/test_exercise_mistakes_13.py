@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from stn.exercises import check
+from verdicts import assert_is_correct, assert_mistake_is_named
 
 THIRD = 1 / 3
 
@@ -203,10 +203,7 @@ def look_again_with_theta_detached(U, layers, head, transform):
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
-    check(exercise, answer)
-    verdict = capsys.readouterr().out
-    assert verdict.startswith(f"Exercise {exercise}: not correct yet: ")
-    assert sentence in verdict
+    assert_mistake_is_named(exercise, answer, sentence, capsys)
 
 
 @pytest.mark.parametrize(
@@ -226,5 +223,4 @@ def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
     ],
 )
 def test_a_right_answer_is_correct(exercise, answer, capsys):
-    check(exercise, answer)
-    assert capsys.readouterr().out.startswith(f"Exercise {exercise}: correct. ")
+    assert_is_correct(exercise, answer, capsys)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import stn
-from stn.exercises import check
+from verdicts import assert_mistake_is_named
 
 
 def value(image, a, b):
@@ -164,7 +164,4 @@ def aligned_in_the_wrong_order(transform, input, wanted, start):
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
-    check(exercise, answer)
-    verdict = capsys.readouterr().out
-    assert verdict.startswith(f"Exercise {exercise}: not correct yet: ")
-    assert sentence in verdict
+    assert_mistake_is_named(exercise, answer, sentence, capsys)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from stn.data import rotation_about_axes
 from stn.exercises import check
+from verdicts import assert_mistake_is_named
 
 
 def theta(row, amount):
@@ -160,7 +161,4 @@ def test_a_right_answer_passes(exercise, answer, capsys):
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):
-    check(exercise, answer)
-    verdict = capsys.readouterr().out
-    assert verdict.startswith(f"Exercise {exercise}: not correct yet: ")
-    assert sentence in verdict
+    assert_mistake_is_named(exercise, answer, sentence, capsys)
