@@ -56,21 +56,23 @@ def test_an_ideal_transformer_gets_projected_digits_back(images):
     assert seen.shape == images.shape
     assert matrix.shape == (300, 3, 3)
     back = projective_sample(seen, matrix, (28, 28))
-    # Resampled twice, some digits at a few pixels only or partly off the image: most are what they were.
+    # Resampled twice, some digits partly off the image: most are what they were.
     error = (back - images).square().mean((1, 2, 3)).sqrt()
     before = (seen - images).square().mean((1, 2, 3)).sqrt()
     assert error.median() < 0.1
-    assert before.median() > 0.3
+    assert before.median() > 0.2
 
 
-def test_corners_are_moved_by_five_pixels_and_stay_convex(images):
+def test_corners_are_moved_by_five_pixels_along_their_diagonals_and_stay_convex(images):
     square = torch.tensor([[-1.0, -1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]]).double()
     _, matrix = projected(images.double(), generator=generator())
     corners = (square @ matrix.mT)[..., :2] / (square @ matrix.mT)[..., 2:]
     assert is_convex(corners).all()
     moved = 14 * (corners - 0.875 * square[:, :2])
-    assert (moved.mean((0, 1)).abs() < 0.6).all()  # 1200 draws of 5 pixels: a standard error of 0.15
-    assert 4.2 < moved.std() < 5.2  # convexity takes away some of the largest
+    outwards = (moved * square[:, :2]).sum(-1) / 2**0.5
+    assert outwards.mean().abs() < 0.6  # 1200 draws of 5 pixels: a standard error of 0.15
+    assert 4.8 < outwards.std() < 5.6  # with the 1.4 pixels that the scale adds: 5.2
+    assert (moved.square().sum(-1) - outwards.square()).abs().max() < 1e-6  # nothing across
 
 
 def test_a_quadrilateral_that_crosses_itself_bends_in_or_is_mirrored_is_not_convex():
