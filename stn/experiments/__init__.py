@@ -4,19 +4,22 @@ An experiment is a set of runs, settings times seeds. Each run writes one result
 `report` sums them up, and every experiment is one module that says what its runs are and how they train.
 """
 
+from stn.experiments.colocalisation import Colocalisation
 from stn.experiments.distorted import Addition, Cluttered, Table1, Volumes
 from stn.experiments.report import Summary, read, summarise
 from stn.experiments.rotated import Rotated
 from stn.experiments.runner import Experiment, Run, Training, execute, execute_all
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (Rotated(), Table1(), Cluttered(), Addition(), Volumes())
+    experiment.name: experiment
+    for experiment in (Rotated(), Table1(), Cluttered(), Addition(), Colocalisation(), Volumes())
 }
 
 __all__ = [
     "EXPERIMENTS",
     "Addition",
     "Cluttered",
+    "Colocalisation",
     "Experiment",
     "Rotated",
     "Run",
