@@ -146,25 +146,8 @@ def test_wrong_arguments_are_named(encoder):
 
 
 def run(folder):
-    main(
-        [
-            *[
-                "colocalisation",
-                "--schedule",
-                "smoke",
-                "--sets",
-                "TC",
-                "--digits",
-                "3",
-                "--seeds",
-                "0",
-                "--device",
-                "cpu",
-                "--output",
-            ],
-            str(folder),
-        ]
-    )
+    words = ["colocalisation", "--schedule", "smoke", "--sets", "TC", "--digits", "3", "--seeds", "0"]
+    main([*words, "--device", "cpu", "--output", str(folder)])
     return {path.name: json.loads(path.read_text())["final"] for path in sorted(folder.glob("*.json"))}
 
 
