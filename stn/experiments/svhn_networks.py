@@ -11,20 +11,16 @@ connected layers end in five classifiers, one for each place, each of the ten di
 Dropout of 0.5 everywhere but after the first convolution and in the localisation networks.
 """
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stn.data.house_numbers import PLACES, SIZES
 from stn.localisation import FullyConnectedLocalisation, Localisation
 from stn.spatial_transformer import SpatialTransformer
 from stn.transforms import Affine
 
 MODELS = ("cnn", "st-single", "st-multi")
-SIZES = (64, 128)
-PLACES, CLASSES = 5, 11
-NONE = 10  # the class of a place without a digit
+CLASSES = 11  # ten digits and none
 # Channels, the kernel's side, and whether a maximum over 2 x 2 follows.
 CONVOLUTIONS = (
     (48, 5, True),
@@ -40,7 +36,7 @@ UNITS = 3072
 
 
 class HouseNumberNetwork(nn.Module):
-    """Images (N, 3, size, size) to scores (N, 5, 11), from the left digit to the right one, `NONE` behind.
+    """Images (N, 3, size, size) to scores (N, 5, 11), from the left digit to the right one, then none.
 
     Args:
         model: one of `MODELS`.
@@ -110,17 +106,3 @@ def sequence_loss(scores: Tensor, targets: Tensor) -> Tensor:
 def sequence_error(scores: Tensor, targets: Tensor) -> Tensor:
     """The share of house numbers of which a place is wrong: a scalar in [0, 1]."""
     return (scores.argmax(2) != targets).any(1).double().mean()
-
-
-def as_targets(numbers: Sequence[Sequence[int]]) -> Tensor:
-    """House numbers, each a list of 1 to 5 digits, to targets (N, 5), int64, filled with `NONE`.
-
-    Raises:
-        ValueError: a number with no digit, with more than five, or with something else than 0 to 9.
-    """
-    rows = []
-    for number in numbers:
-        if not 1 <= len(number) <= PLACES or not all(0 <= digit <= 9 for digit in number):
-            raise ValueError(f"a house number should be 1 to 5 digits of 0 to 9, not {list(number)}")
-        rows.append([*number, *[NONE] * (PLACES - len(number))])
-    return torch.tensor(rows, dtype=torch.int64).view(-1, PLACES)
