@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from archives import write_house_numbers as write
 from stn.data.house_numbers import NONE, HouseNumbers, as_targets, crop
 
 # Name: grey levels (height, width), and each digit's label, left, top, width and height.
@@ -19,41 +19,12 @@ SEVERAL = {
 }
 
 
-def write(folder, images):
-    """A folder as it is unpacked: one digit has its fields as numbers, several as references to numbers."""
-    folder.mkdir(parents=True)
-    with h5py.File(folder / "digitStruct.mat", "w", userblock_size=512) as file:
-        kept, lists = file.create_group("#refs#"), {"name": [], "bbox": []}
-
-        def keep(content):
-            return kept.create_dataset(str(len(kept)), data=content).ref
-
-        def references(group, name, some):
-            column = np.array(some, dtype=h5py.ref_dtype)[:, None]
-            group.create_dataset(name, data=column, dtype=h5py.ref_dtype)
-
-        for name, (grey, digits) in images.items():
-            Image.fromarray(grey.astype(np.uint8)).save(folder / name)
-            lists["name"].append(keep(np.array([[ord(letter)] for letter in name], dtype=np.uint16)))
-            group = kept.create_group(str(len(kept)))
-            lists["bbox"].append(group.ref)
-            columns = zip(*digits, strict=True) if digits else []
-            for field, values in zip(("label", "left", "top", "width", "height"), columns, strict=False):
-                if len(values) == 1:
-                    group.create_dataset(field, data=np.array([values], dtype=float))
-                else:
-                    references(group, field, [keep(np.array([[float(value)]])) for value in values])
-        group = file.create_group("digitStruct")
-        for name, some in lists.items():
-            references(group, name, some)
-    return folder.parent
-
-
 @pytest.fixture
 def root(tmp_path):
     write(tmp_path / "train", SINGLE)
     write(tmp_path / "extra", SEVERAL)
-    return write(tmp_path / "test", {**SINGLE, "2.png": SEVERAL["2.png"]})
+    write(tmp_path / "test", {**SINGLE, "2.png": SEVERAL["2.png"]})
+    return tmp_path
 
 
 def test_single_and_several_digits_are_read_and_more_than_five_left_out(root):
