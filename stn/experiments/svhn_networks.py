@@ -9,6 +9,9 @@ connected layers end in five classifiers, one for each place, each of the ten di
   feature maps, with localisation networks of two layers of 32 units.
 
 Dropout of 0.5 everywhere but after the first convolution and in the localisation networks.
+
+The paper does not say how the weights start. Here their variance is one over a unit's inputs, which keeps the
+signal's size through dropout of 0.5 and ReLU. From PyTorch's own start the scores hardly depend on the image.
 """
 
 from torch import Tensor, nn
@@ -73,6 +76,10 @@ class HouseNumberNetwork(nn.Module):
             layers += [nn.Linear(features, units), nn.ReLU(), nn.Dropout()]
             features = units
         self.layers = nn.Sequential(*layers)
+        for layer in layers:
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.places = nn.Linear(features, PLACES * CLASSES)  # five classifiers side by side
 
     def forward(self, images: Tensor) -> Tensor:

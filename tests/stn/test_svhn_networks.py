@@ -73,6 +73,13 @@ def test_there_is_no_dropout_after_the_first_convolution_nor_in_localisation_net
     assert not any(isinstance(module, nn.Dropout) for t in transformers(network) for module in t.modules())
 
 
+def test_scores_depend_on_the_image_from_the_start():
+    network, images = HouseNumberNetwork("cnn", units=256), torch.rand(8, 3, 64, 64)
+    with torch.no_grad():
+        assert 0.1 < network(images).std() < 2  # with dropout
+        assert network.eval()(images).std(0).mean() > 1e-4  # 2e-6 from PyTorch's own start
+
+
 def test_loss_is_the_sum_over_places_and_the_error_is_of_whole_numbers():
     targets = as_targets([[1, 2, 3], [7]])
     assert targets.tolist() == [[1, 2, 3, NONE, NONE], [7, NONE, NONE, NONE, NONE]]
