@@ -63,6 +63,10 @@ class Birds(Dataset[tuple[Tensor, int]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.draw(index, self.generator)
+
+    def draw(self, index: int, generator: torch.Generator | None) -> tuple[Tensor, int]:
+        """An item, drawn by a generator of its own; safe in threads."""
         from PIL import Image
 
         with Image.open(self.root / "images" / self.paths[index]) as file:
@@ -75,16 +79,16 @@ class Birds(Dataset[tuple[Tensor, int]]):
         image = functional.interpolate(
             image[None], size, mode="bilinear", antialias=True, align_corners=False
         )[0]
-        return self._cut(image), self.species[index]
+        return self._cut(image, generator), self.species[index]
 
-    def _cut(self, image: Tensor) -> Tensor:
+    def _cut(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
         rooms = [extent - self.size for extent in image.shape[1:]]
         if self.train:
-            top, left = (int(torch.randint(room + 1, (), generator=self.generator)) for room in rooms)
+            top, left = (int(torch.randint(room + 1, (), generator=generator)) for room in rooms)
         else:
             top, left = (room // 2 for room in rooms)
         image = image[:, top : top + self.size, left : left + self.size]
-        mirrored = self.train and bool(torch.randint(2, (), generator=self.generator))
+        mirrored = self.train and bool(torch.randint(2, (), generator=generator))
         return image.flip(2) if mirrored else image
 
 

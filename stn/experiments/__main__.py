@@ -1,11 +1,16 @@
-"""The commands `python -m stn.experiments EXPERIMENT ...` and `... report EXPERIMENT`."""
+"""The commands `python -m stn.experiments EXPERIMENT ...` and `... report EXPERIMENT`.
+
+Under `torchrun --nproc-per-node N -m stn.experiments ...` each process takes its share of the runs.
+"""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from stn.experiments import EXPERIMENTS
 from stn.experiments.report import RESULTS, read
@@ -43,7 +48,8 @@ def main(words: Sequence[str] | None = None) -> None:
 _DESCRIPTION = "Trains what the paper, and those who built on it, compare; and reports what was found."
 _RESUMES = (
     "Every run writes one file. A run that is there already is not repeated, and one that was cut off goes "
-    "on from its last epoch: give the same command again."
+    "on from its last epoch: give the same command again. With several GPUs: torchrun --nproc-per-node N -m "
+    "stn.experiments ..., and each GPU takes its share of the runs."
 )
 
 
@@ -63,35 +69,62 @@ def _add_common_arguments(parser: argparse.ArgumentParser, experiment: Experimen
 def _execute(experiment: Experiment, arguments: argparse.Namespace) -> None:
     folder = arguments.output or RESULTS / experiment.name
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    shared, first = distributed.is_torchelastic_launched(), os.environ.get("RANK", "0") == "0"
+    if shared and arguments.jobs != 1:
+        arguments.parser.error("argument --jobs: 1 under torchrun, whose processes are the jobs")
     if folder.exists() and not folder.is_dir():
         arguments.parser.error(f"argument --output: {folder} is not a folder")
     try:
         epochs = getattr(arguments, "epochs", None)
         runs = experiment.runs(arguments, list(dict.fromkeys(arguments.seeds)), epochs)
+        if shared and device.startswith("cuda"):
+            device = _device(f"cuda:{os.environ['LOCAL_RANK']}")
         store = Store(folder)
         left = [run for run in runs if store.result(run) is None]
-        done = sum(store.epochs_done(run, device) for run in left)
     except (argparse.ArgumentTypeError, ValueError) as error:
         arguments.parser.error(str(error))
-    if len(left) < len(runs):
+    if len(left) < len(runs) and first:
         print(f"{len(runs) - len(left)} of {len(runs)} runs are in {folder} already")
+    if shared:
+        left = _share(left)
     if left:
         try:
-            _execute_with_progress(experiment, left, done, folder, device, arguments.jobs)
+            _execute_with_progress(experiment, left, folder, device, arguments.jobs, quiet=not first)
         except KeyboardInterrupt:
             sys.exit("interrupted: the same command goes on from here")
         except (ProcessFailedError, OSError) as error:
             sys.exit(f"error: {error}; the same command goes on from here")
-    print(f"To see them: python -m stn.experiments report {experiment.name} --output {folder}")
+    if first:
+        print(f"To see them: python -m stn.experiments report {experiment.name} --output {folder}")
+
+
+def _share(left: Sequence[Run]) -> list[Run]:
+    """This process's of the runs that are left: every so many-th, as the first process has found them.
+
+    The others may look later, when a run is finished already.
+    """
+    distributed.init_process_group("gloo")
+    try:
+        agreed = [left]
+        distributed.broadcast_object_list(agreed)
+        return list(agreed[0][distributed.get_rank() :: distributed.get_world_size()])
+    finally:
+        distributed.destroy_process_group()
 
 
 def _execute_with_progress(
-    experiment: Experiment, runs: Sequence[Run], done: int, folder: Path, device: str, jobs: int
+    experiment: Experiment,
+    runs: Sequence[Run],
+    folder: Path,
+    device: str,
+    jobs: int,
+    quiet: bool,
 ) -> None:
     from tqdm import tqdm
 
     epochs = sum(run.epochs for run in runs)
-    with tqdm(total=epochs, initial=done, unit="epoch", smoothing=0.05) as bar:
+    done = sum(Store(folder).epochs_done(run, device) for run in runs)
+    with tqdm(total=epochs, initial=done, unit="epoch", smoothing=0.05, disable=quiet) as bar:
 
         def tell(run: Run, figures: Figures) -> None:
             said = ", ".join(f"{name} {value:g}" for name, value in figures.items() if name != "seconds")

@@ -2,7 +2,7 @@
 
 A result file is JSON and written all at once, when its run is finished. Until then the run has a checkpoint
 in the sub-folder `checkpoints`, which git ignores. A run has one CPU thread, so that its figures depend
-neither on the number of cores nor on what runs beside it.
+neither on the number of cores nor on what runs beside it; photographs are read by more, to the same effect.
 """
 
 import argparse
@@ -230,7 +230,7 @@ def execute(
 
     Raises:
         ValueError: the file that is there is of a run with other settings.
-        OSError: a file could not be written; what was written before is whole.
+        OSError: a file could not be read or written; what was written before is whole.
     """
     store = Store(folder)
     if (result := store.result(run)) is not None:
@@ -270,7 +270,7 @@ def execute_all(
 
     Raises:
         ValueError: a file that is there is of a run with other settings; nothing was executed.
-        OSError: a file could not be written. With several jobs that is a process that failed.
+        OSError: a file could not be read or written. With several jobs that is a process that failed.
         ProcessFailedError: the process of a run failed; it has said why, unless it was killed.
     """
     left = deque(run for run in runs if Store(folder).result(run) is None)

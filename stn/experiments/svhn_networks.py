@@ -9,22 +9,21 @@ connected layers end in five classifiers, one for each place, each of the ten di
   feature maps, with localisation networks of two layers of 32 units.
 
 Dropout of 0.5 everywhere but after the first convolution and in the localisation networks.
+
+The paper does not say how the weights start. Here their variance is one over a unit's inputs, which keeps the
+signal's size through dropout of 0.5 and ReLU. From PyTorch's own start the scores hardly depend on the image.
 """
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stn.data.house_numbers import PLACES, SIZES
 from stn.localisation import FullyConnectedLocalisation, Localisation
 from stn.spatial_transformer import SpatialTransformer
 from stn.transforms import Affine
 
 MODELS = ("cnn", "st-single", "st-multi")
-SIZES = (64, 128)
-PLACES, CLASSES = 5, 11
-NONE = 10  # the class of a place without a digit
+CLASSES = 11  # ten digits and none
 # Channels, the kernel's side, and whether a maximum over 2 x 2 follows.
 CONVOLUTIONS = (
     (48, 5, True),
@@ -40,7 +39,7 @@ UNITS = 3072
 
 
 class HouseNumberNetwork(nn.Module):
-    """Images (N, 3, size, size) to scores (N, 5, 11), from the left digit to the right one, `NONE` behind.
+    """Images (N, 3, size, size) to scores (N, 5, 11), from the left digit to the right one, then none.
 
     Args:
         model: one of `MODELS`.
@@ -77,6 +76,10 @@ class HouseNumberNetwork(nn.Module):
             layers += [nn.Linear(features, units), nn.ReLU(), nn.Dropout()]
             features = units
         self.layers = nn.Sequential(*layers)
+        for layer in layers:
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.places = nn.Linear(features, PLACES * CLASSES)  # five classifiers side by side
 
     def forward(self, images: Tensor) -> Tensor:
@@ -110,17 +113,3 @@ def sequence_loss(scores: Tensor, targets: Tensor) -> Tensor:
 def sequence_error(scores: Tensor, targets: Tensor) -> Tensor:
     """The share of house numbers of which a place is wrong: a scalar in [0, 1]."""
     return (scores.argmax(2) != targets).any(1).double().mean()
-
-
-def as_targets(numbers: Sequence[Sequence[int]]) -> Tensor:
-    """House numbers, each a list of 1 to 5 digits, to targets (N, 5), int64, filled with `NONE`.
-
-    Raises:
-        ValueError: a number with no digit, with more than five, or with something else than 0 to 9.
-    """
-    rows = []
-    for number in numbers:
-        if not 1 <= len(number) <= PLACES or not all(0 <= digit <= 9 for digit in number):
-            raise ValueError(f"a house number should be 1 to 5 digits of 0 to 9, not {list(number)}")
-        rows.append([*number, *[NONE] * (PLACES - len(number))])
-    return torch.tensor(rows, dtype=torch.int64).view(-1, PLACES)

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from archives import write_birds
 from stn.data.birds import Birds
 from stn.experiments.birds_networks import MODULES, BirdNetwork, Inception, inception, tiling
 
@@ -13,14 +14,12 @@ from stn.experiments.birds_networks import MODULES, BirdNetwork, Inception, ince
 @pytest.fixture
 def folder(tmp_path):
     root = tmp_path / "CUB_200_2011"
-    names = ["001.Albatross/A_1.jpg", "001.Albatross/A_2.jpg", "200.Yellowthroat/Y_1.jpg"]
-    sizes = [(300, 500), (90, 60), (256, 256)]
-    for name, (height, width), grey in zip(names, sizes, (0, 128, 255), strict=True):
-        (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((height, width), grey, dtype=np.uint8)).save(root / "images" / name)
-    (root / "images.txt").write_text("".join(f"{n} {name}\n" for n, name in enumerate(names, 1)))
-    (root / "image_class_labels.txt").write_text("1 1\n2 1\n3 200\n")
-    (root / "train_test_split.txt").write_text("1 1\n2 0\n3 1\n")
+    images = {
+        "001.Albatross/A_1.jpg": (np.full((300, 500), 0), 1, True),
+        "001.Albatross/A_2.jpg": (np.full((90, 60), 128), 1, False),
+        "200.Yellowthroat/Y_1.jpg": (np.full((256, 256), 255), 200, True),
+    }
+    write_birds(root, images)
     return root
 
 

@@ -261,7 +261,7 @@ def test_two_transformers_do_not_stay_alike():
 
 
 def test_a_run_learns(monkeypatch):
-    schedule = distorted.Schedule(60, 1, 64, "adam", 2e-3, 32, test_images=500)
+    schedule = distorted.DistortedSchedule(60, 1, 64, 2e-3, None, "adam", 32, test_images=500)
     monkeypatch.setitem(distorted.SCHEDULES, "smoke", schedule)
     torch.manual_seed(0)
     figures = DistortedTraining({**SETTINGS, "set": "E", "model": "fcn"}, 0, "cpu").epoch()
