@@ -1,6 +1,6 @@
 """What the kernels compile to: registers, spills, widest accesses and atomics, without a GPU.
 
-    python kernels/benchmarks/codegen.py [--json] [--target sm_90] [--covering sm_80]
+    python kernels/benchmarks/codegen.py [--json] [--target sm_90] [--covering sm_90] [--values sm_80]
 
 Each case goes through `launch.py` as a real call does: tensors of that shape, dtype and layout on the CPU,
 the launch planned for them, and Triton's own compiler, told that the active device is the target. Nothing
@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -183,17 +183,25 @@ def antialiased_cases() -> Iterator[Case]:
         yield Case("collect", "grid", antialias=True, axes=axes)
 
 
-def features(case: Case) -> set[tuple[str, ...]]:
-    """The value of every choice; and the kernel with all that the number of its registers and the kind of its
+Features = set[tuple[str, ...]]
+
+
+def values(case: Case) -> Features:
+    """The value of every choice; and the type of the fill, which two of them set."""
+    fill = ("fill", str(case.padding_mode == "constant"), str(case.dtype == "float64"))
+    return {fill, *((name, str(value)) for name, value in dataclasses.asdict(case).items())}
+
+
+def variants(case: Case) -> Features:
+    """The same; and the kernel with all that the number of its registers and the kind of its
     atomics follow from: the shape of its block, its dimension, and the numbers in which it adds up."""
     planned = case.plan()
     names = ("TILE_Y", "TILE_X", "BLOCK_C", "AXES", "COMPUTE", "FIXED_POINT", "ANTIALIAS")
     variant = (planned.kernel.__name__, *(str(planned.constants.get(name)) for name in names))
-    fill = ("fill", str(case.padding_mode == "constant"), str(case.dtype == "float64"))  # sets its type
-    return {variant, fill, *((name, str(value)) for name, value in dataclasses.asdict(case).items())}
+    return {variant, *values(case)}
 
 
-def covering() -> list[Case]:
+def covering(features: Callable[[Case], Features] = variants) -> list[Case]:
     """Few of the cases, which have every feature of all of them: always the one that adds most, and of equals
     the last, because the list goes from small kernels to large ones."""
     of_each = {case: features(case) for case in reversed(list(cases()))}
@@ -344,10 +352,10 @@ def line(cells: tuple[str, ...]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()
 
 
-def report(target: str, few: bool, as_json: bool) -> list[str]:
-    """The cases of one target, in a process of its own."""
+def report(target: str, features: Callable[[Case], Features] | None, as_json: bool) -> list[str]:
+    """The cases of one target, or few that have all these features, in a process of its own."""
     lines = []
-    for case in covering() if few else cases():
+    for case in covering(features) if features else cases():
         code = inspect(case, TARGETS[target])
         if as_json:
             row = {"target": target, **dataclasses.asdict(case), **dataclasses.asdict(code)}
@@ -361,16 +369,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON object per line instead of a table")
     parser.add_argument("--target", choices=TARGETS, action="append", help="by default all")
-    help = "of this target only few cases, among them every value of every choice"
-    parser.add_argument("--covering", choices=TARGETS, action="append", default=[], help=help)
+    few = {"choices": TARGETS, "action": "append", "default": []}
+    help = "of this target only few cases, among them every value of every choice and every shape of block"
+    parser.add_argument("--covering", **few, help=help)
+    help = "of this target still fewer, among them every value of every choice"
+    parser.add_argument("--values", **few, help=help)
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="targets at a time")
     arguments = parser.parse_args()
     targets = arguments.target or list(TARGETS)
     if not arguments.json:
         print(line(HEADINGS), flush=True)
     with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        few = [target in arguments.covering for target in targets]
-        for lines in pool.map(report, targets, few, [arguments.json] * len(targets)):
+        features = {**dict.fromkeys(arguments.covering, variants), **dict.fromkeys(arguments.values, values)}
+        wanted = [features.get(target) for target in targets]
+        for lines in pool.map(report, targets, wanted, [arguments.json] * len(targets)):
             print(*lines, sep="\n", flush=True)
 
 

@@ -58,15 +58,16 @@ def loss(solve):
 
 @pytest.mark.parametrize("requires_grad", [False, True], ids=["no grad", "grad"])
 @pytest.mark.parametrize(
-    ("case", "layout", "transforms"),
+    ("case", "layout", "transforms", "traced_twice"),
     [
-        ("affine", "contiguous", 2),
-        ("affine", "channels_last", 1),
-        ("tps", "contiguous", 1),
-        ("basis", "channels_last", 2),
+        ("affine", "contiguous", 2, "kernels"),
+        ("affine", "channels_last", 1, "cpu_path"),
+        ("tps", "contiguous", 1, "kernels"),
+        ("basis", "channels_last", 2, "cpu_path"),
     ],
 )
-def test_operators_pass_opcheck(device, case, layout, transforms, requires_grad):
+def test_operators_pass_opcheck(request, device, case, layout, transforms, traced_twice, requires_grad):
+    """Second derivatives are the reference's, whose tracing takes longer than all else: one way a case."""
     from stn_kernels import ops  # noqa: F401, registers them
 
     choices, tensors = CASES[case], draw(case, device, transforms=transforms, layout=layout)
@@ -75,7 +76,11 @@ def test_operators_pass_opcheck(device, case, layout, transforms, requires_grad)
     grad_output.requires_grad_(requires_grad)
     operators, needs = torch.ops.stn_kernels, [t is not None for t in tensors]
     torch.library.opcheck(operators.sample.default, (*tensors, *choices))
-    torch.library.opcheck(operators.sample_backward.default, (grad_output, *tensors, *choices, *needs))
+    test_utils = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    if not requires_grad or request.node.callspec.params["device"] == traced_twice:
+        test_utils.append("test_aot_dispatch_dynamic")
+    arguments = (grad_output, *tensors, *choices, *needs)
+    torch.library.opcheck(operators.sample_backward.default, arguments, test_utils=test_utils)
 
 
 def compiled_agrees(function, compiled, tensors):
