@@ -19,7 +19,7 @@ def projected(images: Tensor, *, generator: torch.Generator | None = None) -> tu
 
     An amount for each corner, the paper says, and not which way: here the corner moves along its diagonal,
     outwards or inwards. (If x and y are drawn apart, digits shrink to a few pixels or leave the image: a
-    fully connected network errs on 17 %, where the paper has 3.1 and this reading 3.1.) One amount in a
+    fully connected network errs on 17 %, where the paper has 3.1 and this reading 2.8.) One amount in a
     thousand pushes its corner past the centre, which no view of a plane does: such corners are drawn anew.
 
     Args:

@@ -60,7 +60,8 @@ def unit_features(answer: Callable[[list[Tensor]], Tensor]) -> str:
     given = answer(layers)
     expect(isinstance(given, Tensor), f"a tensor is asked for, not {type(given).__name__}")
     expect(
-        tuple(given.shape) == (3, 37), f"for 3 images of 32 and 5 activations: (3, 37), not {_shape(given)}"
+        tuple(given.shape) == (3, 37),
+        f"for 3 images of 32 and 5 activations: (3, 37), not {tuple(given.shape)}",
     )
     norms = [given[:, :32].norm(dim=1), given[:, 32:].norm(dim=1)]
     if torch.allclose(given.norm(dim=1), torch.ones(3), atol=1e-4):
@@ -85,9 +86,12 @@ def loss_of_features(answer: Callable[[Tensor, Tensor, float], Tensor]) -> str:
     mistakes = [
         (hinged.mean().item(), "the diagonal, m = n, should be left out, of the sum and of the count"),
         (hinged.sum().item() / 30, "the diagonal, m = n, should be left out of the sum, too"),
-        ((hinged.sum() - hinged.diagonal().sum()).item(), "the mean is asked for, not the sum"),
-        ((raw.sum() - raw.diagonal().sum()).item() / 30, "each term is cut at 0, before the mean"),
-        (_off(alike - apart.T + 0.8), "the window at random is that of image n, the row's"),
+        (30 * _mean_off_diagonal(hinged), "the mean is asked for, not the sum"),
+        (_mean_off_diagonal(raw), "each term is cut at 0, before the mean"),
+        (
+            _mean_off_diagonal((alike - apart.T + 0.8).clamp(min=0)),
+            "the window at random is that of image n, the row's",
+        ),
     ]
     for value, sentence in mistakes:
         if abs(given - value) < 1e-6 and abs(value - right) > 1e-5:
@@ -134,10 +138,5 @@ def shift_to_middle(answer: Callable[[Tensor, float], Tensor]) -> str:
     return "One shift for all: the windows keep agreeing."
 
 
-def _off(raw: Tensor) -> float:
-    hinged = raw.clamp(min=0)
-    return ((hinged.sum() - hinged.diagonal().sum()) / (len(raw) * (len(raw) - 1))).item()
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)
+def _mean_off_diagonal(matrix: Tensor) -> float:
+    return ((matrix.sum() - matrix.diagonal().sum()) / (len(matrix) * (len(matrix) - 1))).item()

@@ -18,7 +18,6 @@ trained anew for each run, on digits that are scaled and moved a little.
 """
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +28,7 @@ from stn import data
 from stn.colocalisation import ALL_LAYERS, Colocaliser, intersection_over_union
 from stn.data.distortions import uniform
 from stn.experiments import digits
-from stn.experiments.report import aligned, common, summarise
+from stn.experiments.report import aligned, common, summarise, with_standard_error
 from stn.experiments.runner import Experiment, Figures, Result, Run, Settings, Training
 from stn.networks import convolutional_network
 from stn.training import random_batches, train
@@ -205,11 +204,7 @@ class Colocalisation(Experiment):
         sets = [one for one in CLUTTER if any(column[1] == one for column in columns)]
         lines = [["digit", *(f"{one} {method}" for method, one in columns), *(f"[{one}]" for one in sets)]]
         for digit in sorted({key[2] for key in found}):
-            cells = []
-            for column in columns:
-                summary = found.get((*column, digit))
-                error = "" if summary is None or math.isnan(summary.error) else f" ± {summary.error:.1f}"
-                cells.append("" if summary is None else f"{summary.mean:.1f}{error} ({summary.seeds})")
+            cells = [with_standard_error(found.get((*column, digit)), digits=1) for column in columns]
             lines.append([str(digit), *cells, *(f"[{PAPER[one][digit]:.0f}]" for one in sets)])
         return (
             f"Co-localisation ({same['data']}), schedule {same['schedule']}.\n"

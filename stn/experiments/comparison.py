@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stn.experiments.report import Key, aligned, common, summarise
+from stn.experiments.report import Key, aligned, common, summarise, with_standard_error
 from stn.experiments.runner import Experiment, Figures, Result, Settings, Training
 
 if TYPE_CHECKING:
@@ -174,9 +174,8 @@ class Comparison(Experiment):
             cells = []
             for column, key in columns.items():
                 found, paper = errors.get((model, *key)), self.paper.get(model, {}).get(column)
-                error = "" if found is None or math.isnan(found.error) else f" ± {found.error:.2f}"
-                cell = "" if found is None else f"{found.mean:.2f}{error} ({found.seeds})"
-                cells.append((cell + ("" if paper is None else f" [{paper:.1f}]")).strip())
+                beside = "" if paper is None else f" [{paper:.1f}]"
+                cells.append((with_standard_error(found) + beside).strip())
             own = [counts[(model, *key)] for key in columns.values() if (model, *key) in counts]
             count = f"{min(own):,}" + (f" to {max(own):,}" if max(own) != min(own) else "")
             lines.append([model, *cells, count])

@@ -18,6 +18,7 @@ from torch.utils.data import default_collate
 
 from stn.experiments.comparison import Batch, Schedule, ScheduledTraining
 from stn.experiments.runner import Settings
+from stn.localisation import Localisation, parameter_groups
 
 THREADS = 8
 AHEAD = 2  # batches
@@ -53,12 +54,11 @@ def opened(variable: str, open_them: Callable[[], Data]) -> Data:
         raise OSError(f"{variable}: {error}") from error
 
 
-def groups(model: nn.Module, rate: float, share: float) -> list[dict[str, Any]]:
-    """A network's parameters for an optimiser: localisation networks learn at a share of the others' rate."""
-    parts: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
-    for name, parameter in model.named_parameters():
-        parts["localisation" in name.split(".")].append(parameter)
-    return [{"params": parts[0], "lr": rate}, {"params": parts[1], "lr": rate * share}]
+def sgd(model: nn.Module, rate: float, localisation_factor: float, weight_decay: float) -> torch.optim.SGD:
+    """An optimiser by which localisation networks, where there are any, learn at a factor of the rate."""
+    located = any(isinstance(module, Localisation) for module in model.modules())
+    parameters = parameter_groups(model, rate, localisation_factor) if located else model.parameters()
+    return torch.optim.SGD(parameters, lr=rate, weight_decay=weight_decay)
 
 
 class PhotographTraining(ScheduledTraining):

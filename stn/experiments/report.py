@@ -108,5 +108,13 @@ def with_error(summary: Summary) -> str:
     return f"{summary.mean:+.2f}" + ("" if math.isnan(summary.error) else f" ± {summary.error:.2f}")
 
 
+def with_standard_error(summary: Summary | None, digits: int = 2) -> str:
+    """Mean ± standard error and the number of seeds; nothing where there is no run."""
+    if summary is None:
+        return ""
+    error = "" if math.isnan(summary.error) else f" ± {summary.error:.{digits}f}"
+    return f"{summary.mean:.{digits}f}{error} ({summary.seeds})"
+
+
 def _word(value: str | int | float | None) -> str:
     return f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)
