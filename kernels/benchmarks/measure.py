@@ -1,6 +1,7 @@
 """Time, memory and bytes of one call, on a GPU; and stand-ins that run anywhere and mean nothing."""
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from cases import BACKWARD, FORWARD, Case
 
-WARM_UP, MEASURED = 25, 100  # milliseconds, by triton.testing.do_bench
+MEASURED = 0.1  # seconds of each call's own time, if that is no more than so many runs, and no fewer
+MOST_RUNS, FEWEST_RUNS = 500, 7
+CACHE = 2**28  # bytes, more than any second-level cache has
 Work = Callable[[], Any]
 
 
@@ -25,17 +28,45 @@ class Time:
     high: float
 
 
+def overwritings(host: float, each: float) -> int:
+    """How often the cache is overwritten, in `each` seconds, before a call that takes the CPU `host` seconds:
+    until the call is surely waiting in the device's queue."""
+    return min(max(math.ceil(2 * host / each), 1), 100)
+
+
 class Gpu:
-    """Times by the device's own events; the second-level cache is overwritten before each run."""
+    """Times by the device's own events. Before each run it overwrites its second-level cache, for as long as
+    the CPU takes to send the call: what is timed is the device's work and no waiting for the CPU, which
+    `host_time` measures. (`triton.testing.do_bench` overwrites once: a short backward pass waits.)
+    """
 
     device = torch.device("cuda")
 
     def time(self, work: Work) -> Time:
-        import triton.testing
+        cache = torch.empty(CACHE, dtype=torch.int8, device=self.device)
+        for _ in range(3):  # compiles, and lets the allocator settle
+            work()
+        each = statistics.median(self.events(cache.zero_, cache, 0, 5))
+        before = overwritings(self.host_time(work, 5), each)
+        estimate = statistics.median(self.events(work, cache, before, FEWEST_RUNS))
+        runs = min(max(round(MEASURED / max(estimate, 1e-9)), FEWEST_RUNS), MOST_RUNS)
+        times = self.events(work, cache, before, runs)
+        low, *_, high = statistics.quantiles(times, n=5)
+        return Time(statistics.median(times), low, high)
 
-        quantiles = [0.5, 0.2, 0.8]
-        found = triton.testing.do_bench(work, warmup=WARM_UP, rep=MEASURED, quantiles=quantiles)
-        return Time(*(1e-3 * t for t in found))
+    def events(self, work: Work, cache: Tensor, before: int, runs: int) -> list[float]:
+        """Seconds of the device for each run, after so many overwritings of the cache."""
+        pairs = []
+        for _ in range(runs):
+            for _ in range(before):
+                cache.zero_()
+            pair = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            pair[0].record()
+            work()
+            pair[1].record()
+            pairs.append(pair)
+        torch.cuda.synchronize()
+        return [1e-3 * start.elapsed_time(end) for start, end in pairs]
 
     def host_time(self, work: Work, calls: int = 100) -> float:
         """Seconds of the CPU per call: the device computes behind, with less work than its queue holds."""

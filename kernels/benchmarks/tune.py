@@ -36,7 +36,8 @@ from stn_kernels import launch
 CANDIDATES = {
     "elements": (512, 1024, 2048),
     "narrow_elements": (256, 512, 1024),
-    "volume_backward_elements": (256, 512, 1024),
+    "backward_elements": (256, 512, 1024),
+    "volume_channels": (16, 32),
     "channels": (16, 32, 64, 128),
     "pixels": (128, 256, 512, 1024),
     "backward_pixels": (64, 128, 256),

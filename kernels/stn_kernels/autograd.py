@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .backend import is_plain
 from .reference import Size
 
 Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
@@ -153,8 +154,14 @@ class Sample(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        needs, flat = ctx.needs_input_grad[:TENSORS], ctx.choices.flat()
-        grads = SampleBackward.apply(grad_output, *ctx.saved_tensors, *needs, *flat)
+        needs, flat, tensors = ctx.needs_input_grad[:TENSORS], ctx.choices.flat(), ctx.saved_tensors
+        if not torch.is_grad_enabled() and is_plain(grad_output, *tensors):
+            from . import ops
+
+            # Nothing will differentiate this: without what an operator and its derivatives cost.
+            grads = ops.sample_backward(grad_output, *tensors, *ctx.choices, *needs)
+        else:
+            grads = SampleBackward.apply(grad_output, *tensors, *needs, *flat)
         return *(g if need else None for g, need in zip(grads, needs, strict=True)), *[None] * len(flat)
 
     @staticmethod

@@ -14,6 +14,7 @@ import importlib.util
 import os
 
 import torch
+from torch.autograd import forward_ad
 
 # Triton reads this variable when a kernel is decorated, so a later change has no effect.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
@@ -44,3 +45,18 @@ def result_format(input: torch.Tensor) -> torch.memory_format:
     last = torch.channels_last if input.ndim == 4 else torch.channels_last_3d
     is_last = input.is_contiguous(memory_format=last) and not input.is_contiguous()
     return last if is_last and runs_kernels(input.device) else torch.contiguous_format
+
+
+def is_plain(*tensors: torch.Tensor | None) -> bool:
+    """Whether these are ordinary eager tensors that no compiler, transform, mode or subclass is watching."""
+    for tensor in tensors:
+        if tensor is not None and type(tensor) is not torch.Tensor and type(tensor) is not torch.nn.Parameter:
+            return False
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
+        # The operators keep their backward in full precision, even if it runs under autocast too.
+        and not torch.is_autocast_enabled("cpu")
+    )

@@ -22,7 +22,15 @@ from .footprints import (
     sample_offsets,
 )
 from .gather import is_gathered
-from .template import half_extents, pointers, sample_points, tap, target_points, tile_pixels
+from .template import (
+    block_channels,
+    half_extents,
+    pointers,
+    sample_points,
+    tap,
+    target_points,
+    tile_pixels,
+)
 
 
 @triton.jit
@@ -131,6 +139,7 @@ def sample_scatter_kernel(
     BLOCK_C: constexpr,
     ROW: constexpr,  # lanes of a row of sums
     CHANNEL_UNIT: constexpr,
+    WHOLE_BLOCKS: constexpr,  # of channels
     GRAD_INPUT_VECTOR: constexpr,
     GRAD_OUTPUT_VECTOR: constexpr,
     INPUT_VECTOR: constexpr,
@@ -178,11 +187,9 @@ def sample_scatter_kernel(
             sum_y = tl.zeros([TILE_Y * TILE_X, BLOCK_C], COMPUTE)
             sum_z = tl.zeros([TILE_Y * TILE_X, BLOCK_C], COMPUTE)
         for block in range(blocks):
-            channel = (block * BLOCK_C + tl.arange(0, BLOCK_C)).to(INDEX)
-            exists = channel < channels * CHANNEL_UNIT
-            own_pixels = pointers(
-                grad_output, m, pixel[0], pixel[1], pixel[2], channel, GRAD_OUTPUT_VECTOR, AXES, INDEX
-            )
+            channel, exists = block_channels(block, channels, BLOCK_C, CHANNEL_UNIT, WHOLE_BLOCKS, INDEX)
+            x, y, z = pixel
+            own_pixels = pointers(grad_output, m, x, y, z, channel, GRAD_OUTPUT_VECTOR, AXES, INDEX, True)
             grad = tl.load(own_pixels, mask=loaded[:, None] & exists[None, :], other=0.0).to(COMPUTE)
             if ANTIALIAS:
                 grad *= weight[:, None]

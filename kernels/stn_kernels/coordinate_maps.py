@@ -72,16 +72,20 @@ def place(lane, index, value):
 
 @triton.jit
 def linear(parameters, row, column, source, target, extents, AXES: constexpr, COMPUTE: constexpr):
-    """`source` times one row of Eq. 1, which begins at a column of the parameters; its constant is last."""
+    """`source` times one row of Eq. 1, which begins at a column of the parameters; its constant is last.
+
+    Multiplications and additions are fused by name: left to the compiler, forward and backward kernels could
+    round otherwise, and disagree on which pixel is the nearest."""
     positions, _, _ = target
     _, to = extents
     total = entry(parameters, row, column + AXES, COMPUTE) * source
     if AXES == 3:
-        total = (
-            entry(parameters, row, column + 2, COMPUTE) * ratio(source, to[2], COMPUTE) * positions[2] + total
-        )
-    total = entry(parameters, row, column + 1, COMPUTE) * ratio(source, to[1], COMPUTE) * positions[1] + total
-    return entry(parameters, row, column, COMPUTE) * ratio(source, to[0], COMPUTE) * positions[0] + total
+        slope = entry(parameters, row, column + 2, COMPUTE) * ratio(source, to[2], COMPUTE)
+        total = tl.fma(slope, positions[2], total)
+    slope = entry(parameters, row, column + 1, COMPUTE) * ratio(source, to[1], COMPUTE)
+    total = tl.fma(slope, positions[1], total)
+    slope = entry(parameters, row, column, COMPUTE) * ratio(source, to[0], COMPUTE)
+    return tl.fma(slope, positions[0], total)
 
 
 @triton.jit

@@ -9,7 +9,15 @@ import triton.language as tl
 from triton.language import constexpr
 
 from .footprints import footprints, inner_points, most_samples, sample_count, sample_offsets
-from .template import half_extents, pointers, sample_points, tap, target_points, tile_pixels
+from .template import (
+    block_channels,
+    half_extents,
+    pointers,
+    sample_points,
+    tap,
+    target_points,
+    tile_pixels,
+)
 
 
 @triton.jit
@@ -73,11 +81,13 @@ def sample_forward_kernel(
     ALIGN_CORNERS: constexpr,
     AXES: constexpr,
     ANTIALIAS: constexpr,
+    PER_PIXEL: constexpr,  # whether the parameters belong to pixels
     BETWEEN_PIXELS: constexpr,  # whether the map is a formula of a position; only if ANTIALIAS
     TILE_Y: constexpr,
     TILE_X: constexpr,
     BLOCK_C: constexpr,
     CHANNEL_UNIT: constexpr,
+    WHOLE_BLOCKS: constexpr,  # of channels
     OUTPUT_VECTOR: constexpr,
     INPUT_VECTOR: constexpr,
     UNROLLED_ROWS: constexpr,  # of taps
@@ -110,8 +120,7 @@ def sample_forward_kernel(
 
     first_block = group * blocks_per_group
     for block in range(first_block, first_block + blocks_per_group):
-        channel = (block * BLOCK_C + tl.arange(0, BLOCK_C)).to(INDEX)
-        exists = channel < channels * CHANNEL_UNIT
+        channel, exists = block_channels(block, channels, BLOCK_C, CHANNEL_UNIT, WHOLE_BLOCKS, INDEX)
 
         total = tl.zeros([TILE_Y * TILE_X, BLOCK_C], COMPUTE)
         if ANTIALIAS:
@@ -170,5 +179,7 @@ def sample_forward_kernel(
                 fill = tl.load(fill_ptr + channel, mask=exists, other=0.0)
                 total = tl.where(outside[:, None], fill[None, :], total)
             total = tl.where(undefined[:, None], float("nan"), total)
-        pixels = pointers(output, m, pixel[0], pixel[1], pixel[2], channel, OUTPUT_VECTOR, AXES, INDEX)
+        x, y, z = pixel
+        # Random points take 0.8 instead of 1.1 ms on an H200; neighbouring ones gain nothing.
+        pixels = pointers(output, m, x, y, z, channel, OUTPUT_VECTOR, AXES, INDEX, PER_PIXEL)
         tl.store(pixels, total.to(output[0].dtype.element_ty), mask=inside[:, None] & exists[None, :])

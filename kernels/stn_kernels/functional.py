@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import aten, checks, registry
 from .autograd import Choices, Tensors, sample_reference
-from .backend import runs_kernels
+from .backend import is_plain, runs_kernels
 from .reference import compute_dtype
 from .splines import tps_weights
 
@@ -378,18 +377,3 @@ def run(tensors: Tensors, choices: Choices) -> Tensor:
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def is_plain(*tensors: Tensor | None) -> bool:
-    """Whether these are ordinary eager tensors that no compiler, transform, mode or subclass is watching."""
-    for tensor in tensors:
-        if tensor is not None and type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
-            return False
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._len_torch_dispatch_stack() == 0
-        and forward_ad._current_level < 0
-        # The operators keep their backward in full precision, even if it runs under autocast too.
-        and not torch.is_autocast_enabled("cpu")
-    )

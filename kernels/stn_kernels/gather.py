@@ -16,7 +16,15 @@ import triton.language as tl
 from triton.language import constexpr
 
 from .coordinate_maps import affine, divide, entry, ratio
-from .template import centre, half_extents, pointers, sample_points, target_points, tile_pixels
+from .template import (
+    block_channels,
+    centre,
+    half_extents,
+    pointers,
+    sample_points,
+    target_points,
+    tile_pixels,
+)
 
 LARGEST_BOX = constexpr(1024.0)
 LARGEST_CONDITION = constexpr(1000.0)
@@ -174,6 +182,7 @@ def sample_gather_kernel(
     TILE_X: constexpr,
     BLOCK_C: constexpr,
     CHANNEL_UNIT: constexpr,
+    WHOLE_BLOCKS: constexpr,  # of channels
     GRAD_INPUT_VECTOR: constexpr,
     GRAD_OUTPUT_VECTOR: constexpr,
     SCATTERED_VECTOR: constexpr,
@@ -188,8 +197,7 @@ def sample_gather_kernel(
     extents = half_extents(sizes, ALIGN_CORNERS, COMPUTE)
 
     pixel, inside = tile_pixels(tile, tiles_x, input_size, TILE_Y, TILE_X, AXES, INDEX)  # [P]
-    channel = (block * BLOCK_C + tl.arange(0, BLOCK_C)).to(INDEX)
-    exists = channel < channels * CHANNEL_UNIT
+    channel, exists = block_channels(block, channels, BLOCK_C, CHANNEL_UNIT, WHOLE_BLOCKS, INDEX)
     q = (pixel[0].to(COMPUTE), pixel[1].to(COMPUTE), pixel[2].to(COMPUTE))
     # At the ends of its support a kernel that vanishes there gives no more than rounding: so much narrower
     # than what the bounds are widened by, that the identity still visits one pixel and not nine.

@@ -3,18 +3,20 @@
 The functions that end in `_launch` decide everything about a launch from the tensors alone and return it;
 real calls run it, and the code-generation checks compile the very same object for a GPU that is not there.
 
-Block shapes, `Table`, follow from arithmetic and from compiled code, not yet from measurements on a GPU:
+Block shapes, `Table`, follow from compiled code: of the block shapes that leave nothing in local memory those
+with the fewest instructions an element, since on an H200 instructions, not bytes, take the time.
 
-- channels-last: a thread reads 16 bytes along the channels, so BLOCK_C covers the channels up to 64, and P x
-  BLOCK_C is 1024 elements: two vectors of float32 for each of 128 threads and tap.
+- channels-last: a thread reads 16 bytes along the channels, at most 16 of them at a time, which is two
+  sectors of memory in float32, and P x BLOCK_C is 1024 elements: two vectors of float32 for each of 128
+  threads and tap; half as many backward.
 - any other layout: threads lie along x, one channel at a time, and the coordinates stay in registers: two
-  pixels a thread forward, one backward, where twice the state would spill on sm_100.
+  pixels a thread.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +25,6 @@ from torch import Tensor
 from .backend import INTERPRETED, NO_TRITON, result_format
 
 try:
-    import triton
     import triton.language as tl
 except ImportError as error:
     raise ImportError(NO_TRITON) from error
@@ -32,10 +33,12 @@ from . import coordinate_maps, mesh_maps, pixel_maps, registry, sampling_kernels
 from .autograd import Choices, Tensors
 from .forward import sample_forward_kernel
 from .layouts import (
+    ceil_div,
     channel_unit,
     for_all_transforms,
     image,
     index_dtype,
+    next_power_of_2,
     per_transform,
     vector,
     volume_size,
@@ -92,10 +95,12 @@ class Table:
 
     elements: int = 1024
     narrow_elements: int = 512  # vectors under 16 bytes: twice the instructions, or bytes, for each element
-    volume_backward_elements: int = 512  # a volume has three sums of slopes
-    channels: int = 64  # the most of them
+    backward_elements: int = 512  # there are sums of slopes, too
+    # The most of them. Few: every thread along them works out the coordinates of its pixels.
+    channels: int = 16
+    volume_channels: int = 32  # where coordinates take the most registers
     pixels: int = 256
-    backward_pixels: int = 128
+    backward_pixels: int = 256
     width: int = 32  # of a block of pixels: a warp along x
     warps: int = 4  # of 32 threads
     # Enough programs to fill a large GPU several times over; below it, channels are split over programs.
@@ -136,7 +141,7 @@ class Launch:
     def options(self) -> dict[str, Any]:
         """By default 128 threads a program. On NVIDIA's GPUs also the registers that let four such blocks
         share a multiprocessor: left to itself the assembler now and then aims for five, and spills.
-        Footprints with many taps or in fixed point need more, and three blocks share one."""
+        Footprints with many taps, in volumes or in fixed point need more, and three blocks share one."""
         warps = table().warps
         if AMD:
             return {"num_warps": max(warps // 2, 1)}
@@ -144,7 +149,9 @@ class Launch:
         if doubles:
             return {"num_warps": warps}
         many = self.constants.get("ANTIALIAS", False) and (
-            self.constants["TAPS"] > 2 or self.constants.get("FIXED_POINT", False)
+            self.constants["TAPS"] > 2
+            or self.constants["AXES"] == 3
+            or self.constants.get("FIXED_POINT", False)
         )
         return {"num_warps": warps, "maxnreg": 168 if many else 128}
 
@@ -168,24 +175,25 @@ class Blocks:
     def tiles(self, size: Size) -> tuple[int, int]:
         """How many tiles cover an output of this size, and how many of them lie in a row. In 3-D, rows of all
         depths follow one another."""
-        tiles_x = triton.cdiv(size[-1], self.tile_x)
-        return tiles_x * triton.cdiv(math.prod(size[:-1]), self.tile_y), tiles_x
+        tiles_x = ceil_div(size[-1], self.tile_x)
+        return tiles_x * ceil_div(math.prod(size[:-1]), self.tile_y), tiles_x
 
 
 def block_shape(size: Size, channels: int, vector: int, backward: bool = False) -> Blocks:
     """The shape of a block. `vector`: the smallest VECTOR of template.py among what a program reads and
     writes for each tap."""
-    height, width = (triton.next_power_of_2(s) for s in (math.prod(size[:-1]), size[-1]))
-    channels = triton.next_power_of_2(max(channels, 1))
+    height, width = (next_power_of_2(max(s, 1)) for s in (math.prod(size[:-1]), size[-1]))
+    channels = next_power_of_2(max(channels, 1))
     if INTERPRETED:  # Python runs once per operation and program: few programs, large blocks
         tile_x = min(width, 4096)
         return Blocks(min(height, 4096 // tile_x), tile_x, min(channels, 16))
     limits = table()
     if vector:
         elements = limits.narrow_elements if vector < 4 else limits.elements
-        if backward and len(size) == 3:
-            elements = min(elements, limits.volume_backward_elements)
-        block_channels = min(channels, limits.channels, elements // 16)
+        if backward:
+            elements = min(elements, limits.backward_elements)
+        most = limits.volume_channels if len(size) == 3 else limits.channels
+        block_channels = min(channels, most, elements // 16)
         pixels = elements // block_channels
         widest = 2 ** (pixels.bit_length() // 2)  # near square: neighbouring pixels share taps
     else:
@@ -216,6 +224,7 @@ def common_constants(
         "TILE_X": blocks.tile_x,
         "BLOCK_C": blocks.channels,
         "CHANNEL_UNIT": channel_unit(input.shape[1]),
+        "WHOLE_BLOCKS": input.shape[1] % blocks.channels == 0,
         "INPUT_VECTOR": vector(input),
         # Up to two taps along each axis in straight code; more of them would take long to compile, and spill,
         # and so would those of a volume within footprints.
@@ -236,10 +245,10 @@ def forward_launch(output: Tensor, tensors: Tensors, choices: Choices) -> Launch
         lanes = min(lanes, 1)
     blocks = block_shape(choices.size, channels, lanes, backward=False)
     tiles, tiles_x = blocks.tiles(choices.size)
-    channel_blocks = triton.cdiv(channels, blocks.channels)
-    groups = min(channel_blocks, triton.cdiv(table().enough_programs, max(batch * tiles, 1)))
-    blocks_per_group = triton.cdiv(channel_blocks, max(groups, 1))
-    groups = triton.cdiv(channel_blocks, max(blocks_per_group, 1))
+    channel_blocks = ceil_div(channels, blocks.channels)
+    groups = min(channel_blocks, ceil_div(table().enough_programs, max(batch * tiles, 1)))
+    blocks_per_group = ceil_div(channel_blocks, max(groups, 1))
+    groups = ceil_div(channel_blocks, max(blocks_per_group, 1))
     return Launch(
         sample_forward_kernel,
         batch * tiles * groups,
@@ -259,6 +268,7 @@ def forward_launch(output: Tensor, tensors: Tensors, choices: Choices) -> Launch
         ),
         {
             **common_constants(input, parameters, shared, choices, blocks),
+            "PER_PIXEL": coordinate_map(choices.coordinate_map).per_pixel,
             "OUTPUT_VECTOR": vector(output),
             "INDEX": index_dtype(output, input, parameters, shared),
         },
@@ -278,14 +288,14 @@ class Place(NamedTuple):
     which: int
 
 
-def with_places(argument: Any, tensors: Sequence[Tensor | None]) -> Any:
+def with_places(argument: Any, tensors: Sequence[Tensor]) -> Any:
     """An argument of a launch with places instead of tensors, which would keep their memory."""
     if isinstance(argument, Tensor):
         return Place(next(i for i, t in enumerate(tensors) if t is argument))
     return tuple(with_places(a, tensors) for a in argument) if isinstance(argument, tuple) else argument
 
 
-def with_tensors(argument: Any, tensors: Sequence[Tensor | None]) -> Any:
+def with_tensors(argument: Any, tensors: Sequence[Tensor]) -> Any:
     """The inverse of `with_places`, for tensors of the same geometry."""
     if type(argument) is Place:
         return tensors[argument.which]
@@ -294,25 +304,32 @@ def with_tensors(argument: Any, tensors: Sequence[Tensor | None]) -> Any:
     return argument
 
 
-def geometry(tensor: Tensor | None) -> Hashable:
+def geometry(tensor: Tensor) -> Hashable:
     """All of a tensor that a launch is planned from; the rest is its address."""
-    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
-def planned_forward(output: Tensor, tensors: Tensors, choices: Choices) -> Launch:
-    """`forward_launch`, planned once for all calls that are alike."""
+def planned(plan: Callable[..., Launch], *arguments: Any) -> Launch:
+    """`plan(*arguments)`, made once for all calls that are alike. Arguments are tensors, what has a hash, and
+    tuples of both, such as the `Choices`."""
+    flat = [x for a in arguments for x in (a if isinstance(a, tuple) else (a,))]
+    tensors = [x for x in flat if isinstance(x, Tensor)]
+    if len({id(t) for t in tensors}) < len(tensors):  # which of two places would the one tensor stand for?
+        return plan(*arguments)
+    choices = next(a for a in arguments if isinstance(a, Choices))
     map, kernel = coordinate_map(choices.coordinate_map), sampling_kernel(choices.mode)
-    every = (output, *tensors)
-    key = (choices, map, kernel, table(), *[geometry(t) for t in every])
-    plan = PLANS.get(key)
-    if plan is None:
-        launch = forward_launch(output, tensors, choices)
-        plan = dataclasses.replace(launch, arguments=with_places(launch.arguments, every))
+    kinds = [geometry(x) if isinstance(x, Tensor) else x for x in flat]
+    key = (plan, map, kernel, table(), *kinds)
+    kept = PLANS.get(key)
+    if kept is None:
+        launch = plan(*arguments)
+        kept = dataclasses.replace(launch, arguments=with_places(launch.arguments, tensors))
         if len(PLANS) >= MOST_PLANS:
             PLANS.clear()
-        PLANS[key] = plan
-    arguments = tuple([with_tensors(a, every) for a in plan.arguments])
-    return Launch(plan.kernel, plan.programs, arguments, plan.constants)
+        PLANS[key] = kept
+    return Launch(
+        kept.kernel, kept.programs, tuple([with_tensors(a, tensors) for a in kept.arguments]), kept.constants
+    )
 
 
 def sample(tensors: Tensors, choices: Choices) -> Tensor:
@@ -321,5 +338,5 @@ def sample(tensors: Tensors, choices: Choices) -> Tensor:
     shape = (parameters.shape[0], input.shape[1], *choices.size)
     output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=result_format(input))
     with torch.cuda.device_of(input):
-        planned_forward(output, tensors, choices).run()
+        planned(forward_launch, output, tensors, choices).run()
     return output

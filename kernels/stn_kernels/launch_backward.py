@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from .autograd import Choices, Tensors
@@ -29,17 +28,20 @@ from .launch import (
     block_shape,
     common_constants,
     coordinate_map,
+    planned,
     sample,
     sampling_kernel,
     transforms_per_image,
 )
 from .launch_collect import collect_launch
 from .layouts import (
+    ceil_div,
     channel_unit,
     for_all_transforms,
     image,
     index_dtype,
     last_format,
+    next_power_of_2,
     padded_strides,
     per_transform,
     vector,
@@ -154,7 +156,7 @@ def scatter_launch(grad_output: Tensor, tensors: Tensors, choices: Choices, sums
     elif in_rows:
         assert sums.grad_parameters is not None
         runs, row = sums.grad_parameters.shape[1:]
-        length = triton.cdiv(tiles, runs)
+        length = ceil_div(tiles, runs)
     # What is not computed is not touched either: any pointer will do.
     written = parameters if sums.grad_parameters is None else sums.grad_parameters
     return Launch(
@@ -173,7 +175,7 @@ def scatter_launch(grad_output: Tensor, tensors: Tensors, choices: Choices, sums
             row,
             transforms_per_image(input, parameters),
             channels // channel_unit(channels),
-            triton.cdiv(channels, blocks.channels),
+            ceil_div(channels, blocks.channels),
             tiles_x,
             runs,
             length,
@@ -190,7 +192,7 @@ def scatter_launch(grad_output: Tensor, tensors: Tensors, choices: Choices, sums
             "RUNS_OVER_TRANSFORMS": over_transforms,
             "FIXED_POINT": sums.scale is not None,
             "EXCEPT_GATHERED": sums.except_gathered,
-            "ROW": triton.next_power_of_2(row),
+            "ROW": next_power_of_2(max(row, 1)),
             "GRAD_INPUT_VECTOR": vector(scattered),
             "GRAD_OUTPUT_VECTOR": vector(grad_output),
             "INDEX": index_dtype(
@@ -213,7 +215,7 @@ def gather_launch(
     kernel = sampling_kernel(choices.mode)
     blocks = block_shape(input_size, channels, vector(grad_output), backward=True)
     tiles, tiles_x = blocks.tiles(input_size)
-    channel_blocks = triton.cdiv(channels, blocks.channels)
+    channel_blocks = ceil_div(channels, blocks.channels)
     return Launch(
         sample_gather_kernel,
         input.shape[0] * tiles * channel_blocks,
@@ -242,6 +244,7 @@ def gather_launch(
             "TILE_X": blocks.tile_x,
             "BLOCK_C": blocks.channels,
             "CHANNEL_UNIT": channel_unit(channels),
+            "WHOLE_BLOCKS": channels % blocks.channels == 0,
             "GRAD_INPUT_VECTOR": vector(grad_input),
             "GRAD_OUTPUT_VECTOR": vector(grad_output),
             "SCATTERED_VECTOR": vector(scattered),
@@ -278,7 +281,7 @@ def with_parameters(sums: Sums, tensors: Tensors, choices: Choices, need_shared:
         # As many tiles a row that it is small beside what their part of a grid would be.
         tile = PARTIAL_SUMS * blocks.tile_y * blocks.tile_x * len(choices.size)
         length = max(1, min(tiles, math.ceil(row / tile)))
-        shape = (parameters.shape[0], triton.cdiv(tiles, length), row)
+        shape = (parameters.shape[0], ceil_div(tiles, length), row)
     grad_parameters = torch.empty(shape, dtype=compute_dtype(input, parameters, shared), device=input.device)
     return sums._replace(grad_parameters=grad_parameters, shared_in_rows=need_shared)
 
@@ -311,7 +314,7 @@ def parameter_gradients(
     elif need_parameters or shared_in_rows:
         sums = with_parameters(sums, tensors, choices, shared_in_rows)
     if sums.grad_input is not None or sums.grad_parameters is not None:
-        scatter_launch(grad_output, tensors, choices, sums).run()
+        planned(scatter_launch, grad_output, tensors, choices, sums).run()
     grad_parameters, grad_shared = sums.grad_parameters, None
     compute = compute_dtype(input, parameters, shared)
     if sums.footprints and sums.grad_parameters is not None:
@@ -328,11 +331,11 @@ def parameter_gradients(
         if choices.antialias:
             if not sums.footprints:
                 sums = with_footprints(Sums(), tensors, choices)
-                scatter_launch(grad_output, tensors, choices, sums).run()
+                planned(scatter_launch, grad_output, tensors, choices, sums).run()
             assert sums.grad_parameters is not None
             collect_launch(sums.grad_parameters, tensors, choices, grad_shared=grad_shared).run()
         else:
-            scatter_launch(grad_output, tensors, choices, Sums(grad_shared=grad_shared)).run()
+            planned(scatter_launch, grad_output, tensors, choices, Sums(grad_shared=grad_shared)).run()
     return grad_parameters, grad_shared
 
 
@@ -367,8 +370,8 @@ def sample_backward(
                 )
         sums = Sums(grad_input=buffer, scale=scale)
         if buffer is not None and grad_input is not None and way.gather:
-            scatter_launch(grad_output, tensors, choices, sums._replace(except_gathered=True)).run()
-            gather_launch(grad_input, grad_output, tensors, choices, buffer, scale).run()
+            planned(scatter_launch, grad_output, tensors, choices, sums._replace(except_gathered=True)).run()
+            planned(gather_launch, grad_input, grad_output, tensors, choices, buffer, scale).run()
             sums = Sums()
         grad_parameters, grad_shared = parameter_gradients(grad_output, tensors, choices, needs, sums)
         grad_fill = fill_gradient(grad_output, tensors, choices) if need_fill else None

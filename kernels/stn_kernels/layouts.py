@@ -7,6 +7,17 @@ import triton.language as tl
 from torch import Tensor
 
 
+def ceil_div(numerator: int, denominator: int) -> int:
+    """The quotient, rounded up. `triton.cdiv` and `triton.next_power_of_2` would take most of the time that a
+    launch is planned in."""
+    return -(-numerator // denominator)
+
+
+def next_power_of_2(number: int) -> int:
+    """The smallest power of two that is no less than a number from 1 on."""
+    return 1 << (number - 1).bit_length()
+
+
 def volume(tensor: Tensor) -> Tensor:
     """An image (N, C, H, W) as a volume of depth one; a volume as it is."""
     return tensor.unsqueeze(2) if tensor.ndim == 4 else tensor

@@ -4,7 +4,8 @@ Kernels of one or two taps sample at a padded coordinate, `pad_coordinate`; with
 `pad_tap`. PADDING is "zeros", "border", "reflection" or "constant", which pads as "border" does and has the
 templates put the fill wherever `outside` holds.
 
-NaN passes through: minimum and maximum are written with comparisons because a GPU's own drop it.
+Where a coordinate is NaN, the padded one is anything: `tl.minimum` and `tl.maximum` are one instruction each
+where comparisons that keep NaN are two. `undefined` tells.
 """
 
 import triton
@@ -13,8 +14,8 @@ import triton.language as tl
 
 @triton.jit
 def clamp(value, limit):
-    """To [-limit, limit], NaN to NaN."""
-    return tl.where(value > limit, limit, tl.where(value < -limit, -limit, value))
+    """To [-limit, limit]; NaN to anything."""
+    return tl.minimum(tl.maximum(value, -limit), limit)
 
 
 @triton.jit
@@ -34,11 +35,12 @@ def mirror(offset, half_extent):
 
 @triton.jit
 def pad_coordinate(offset, half_extent, centre, PADDING: tl.constexpr, TAPS: tl.constexpr):
-    """From an offset relative to the image's centre to the one to sample at, and the slope that the
-    coordinate's gradient is multiplied with."""
+    """From an offset relative to the image's centre to the one to sample at, the slope that the coordinate's
+    gradient is multiplied with, and whether the coordinate is undefined: NaN, or infinity mirrored."""
     slope = 1.0
     if PADDING == "reflection":
         offset, slope = mirror(offset, half_extent)
+    undefined = offset != offset
     if PADDING == "zeros":
         # From there on every tap is zero: the offset stops, and stays a safe index.
         padded = clamp(offset, centre + (TAPS // 2 + 1))
@@ -51,7 +53,7 @@ def pad_coordinate(offset, half_extent, centre, PADDING: tl.constexpr, TAPS: tl.
         # No gradient from the border pixel's centre on outwards, as in PyTorch.
         padded = clamp(offset, centre)
         slope = tl.where(tl.abs(offset) < centre, slope, 0.0)
-    return padded, slope
+    return padded, slope, undefined
 
 
 @triton.jit

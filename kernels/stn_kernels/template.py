@@ -76,11 +76,9 @@ def taps_along(
     offset, extent, size, FIRST_TAP: constexpr, PADDING: constexpr, TAPS: constexpr, COMPUTE: constexpr
 ):
     """The kernel's support along one axis, (first pixel, distance from there to the sample, slope of the
-    padding), and whether the coordinate is undefined (NaN) or outside. Undefined ones are moved to the
-    centre."""
+    padding), and whether the coordinate is undefined or outside. Undefined ones are moved to the centre."""
     middle = centre(size, COMPUTE)
-    padded, slope = pad_coordinate(offset, extent, middle, PADDING, TAPS)
-    undefined = padded != padded
+    padded, slope, undefined = pad_coordinate(offset, extent, middle, PADDING, TAPS)
     position = tl.where(undefined, 0.0, padded) + middle
     first = FIRST_TAP(position, TAPS)
     return (first.to(tl.int32), position - first, slope), undefined, is_outside(offset, extent, PADDING)
@@ -122,12 +120,39 @@ def tap(taps, i, size, PADDING: constexpr, TAPS: constexpr, ALIGN_CORNERS: const
 
 
 @triton.jit
-def pointers(tensor, n, x, y, z, channel, VECTOR: constexpr, AXES: constexpr, INDEX: constexpr):
+def block_channels(
+    block, channels, BLOCK_C: constexpr, CHANNEL_UNIT: constexpr, WHOLE_BLOCKS: constexpr, INDEX: constexpr
+):
+    """The channels of a block, and which of them exist: known when compiling, if all blocks are whole."""
+    channel = (block * BLOCK_C + tl.arange(0, BLOCK_C)).to(INDEX)
+    if WHOLE_BLOCKS:
+        exists = tl.full([BLOCK_C], True, tl.int1)
+    else:
+        exists = channel < channels * CHANNEL_UNIT
+    return channel, exists
+
+
+@triton.jit
+def pointers(
+    tensor,
+    n,
+    x,
+    y,
+    z,
+    channel,
+    VECTOR: constexpr,
+    AXES: constexpr,
+    INDEX: constexpr,
+    ONE_BY_ONE: constexpr = False,
+):
     """Where a tensor (N, C, D, H, W) keeps the channels [BLOCK_C] of pixels [P]: [P, BLOCK_C].
 
     VECTOR says how it lies in memory. 0: strides in elements. v > 0: channels-last, strides of n, z, y and x
     in vectors of v elements. The compiler sees only whether an integer argument is a multiple of 16; counting
     in vectors tells it that rows and pixels of 4, 8, 12 or 24 channels are aligned too.
+
+    ONE_BY_ONE, not channels-last: neighbouring pixels are left to neighbouring threads. Else a thread takes
+    several of them, and their values change hands in shared memory on the way to where images are read.
     """
     pointer, strides = tensor
     pixel = n * strides[0] + y.to(INDEX) * strides[3] + x.to(INDEX) * strides[4]
@@ -137,4 +162,6 @@ def pointers(tensor, n, x, y, z, channel, VECTOR: constexpr, AXES: constexpr, IN
         pixel *= VECTOR
     if VECTOR == 0:
         channel = channel * strides[1]
+        if ONE_BY_ONE:
+            pixel = tl.max_contiguous(pixel, 1)
     return pointer + pixel[:, None] + channel[None, :]

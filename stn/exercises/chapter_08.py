@@ -96,6 +96,23 @@ def attention_sample(answer: Callable[..., Any]) -> str:
 
 
 @exercise("08-4")
+def lens_sample(answer: Callable[..., Any]) -> str:
+    generator = torch.Generator().manual_seed(4)
+    picture = torch.rand(3, 2, 13, 18, generator=generator).to(_device())
+    k = torch.tensor([[0.3], [-0.2], [0.0]], device=_device())
+    for size in ((13, 18), (9, 14)):
+        mistakes = [
+            (_through_lens(picture, k[:1].expand(3, 1), size), "every image gets the first k; m has its own"),
+            (_through_lens(picture, -k, size), "the sign of k is the other one"),
+            (_through_lens(picture, k, size, power=1), "that is the distance; its square is asked for"),
+            (_through_lens(picture, 0 * k, size), "k seems not to be used"),
+        ]
+        right = _through_lens(picture, k, size)
+        expect_right(answer(picture, k, size), right, f"the output of size {size}", mistakes)
+    return "A map that no matrix can say, and the kernel did not change."
+
+
+@exercise("08-5")
 def mismatch(answer: Callable[..., Any]) -> str:
     generator = torch.Generator().manual_seed(4)
     theta = (torch.eye(2, 3) + 0.3 * torch.randn(3, 2, 3, generator=generator)).to(_device())
@@ -141,3 +158,10 @@ def _attended(picture: Tensor, parameters: Tensor, size: tuple[int, int]) -> Ten
     theta = torch.stack([s, nothing, t_x, nothing, s, t_y], 1).reshape(-1, 2, 3)
     grid = F.affine_grid(theta, [len(picture), 1, *size], align_corners=False)
     return F.grid_sample(picture, grid, align_corners=False)
+
+
+def _through_lens(picture: Tensor, k: Tensor, size: tuple[int, int], power: int = 2) -> Tensor:
+    identity = torch.eye(2, 3).to(picture).expand(len(picture), 2, 3)
+    grid = F.affine_grid(identity, [len(picture), 1, *size], align_corners=False)
+    stretch = 1 + k[:, None, None] * grid.norm(dim=3, keepdim=True) ** power
+    return F.grid_sample(picture, stretch * grid, align_corners=False)

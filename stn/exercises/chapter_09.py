@@ -8,10 +8,36 @@ import torch
 from torch import Tensor
 
 from stn.exercises.mistakes import expect_right
-from stn.exercises.registry import exercise, expect
+from stn.exercises.registry import Wrong, exercise, expect
+
+MAY_DIFFER = {
+    "float32": "a float32 sum is rounded at every step, and the steps are in the order of the programs",
+    "float16": "the sum is float32, rounded at every step: that the shares are float16 changes nothing",
+}
+THE_SAME = {
+    "integers": "whole numbers are added exactly, in any order; the rounding came before",
+    "rows": "rows are added in the order of their places, whoever wrote them first",
+    "gather": "each sum is one pixel's, made in one loop, whatever other programs do",
+}
 
 
 @exercise("09-1")
+def depend_on_the_order(answer: Any) -> str:
+    expect(
+        isinstance(answer, (list, tuple, set)),
+        f"depend_on_the_order should be a list of names; got {type(answer).__name__}",
+    )
+    given = {str(name) for name in answer}
+    for name in sorted(given - set(MAY_DIFFER) - set(THE_SAME)):
+        raise Wrong(f"there is no {name!r} in the list")
+    for name in sorted(given & set(THE_SAME)):
+        raise Wrong(f"{name!r} does not depend on the order: {THE_SAME[name]}")
+    for name in sorted(set(MAY_DIFFER) - given):
+        raise Wrong(f"one is missing: {MAY_DIFFER[name]}")
+    return "Atomics alone do no harm, nor floating point alone: it takes both."
+
+
+@exercise("09-2")
 def bits_of_32(answer: Any) -> str:
     mistakes = [
         ([52, 46], "those are the bits of 64-bit integers; here sums may reach 2^30, not 2^62"),
@@ -25,7 +51,7 @@ def bits_of_32(answer: Any) -> str:
     return "Fewer than the 24 of a float32, and the larger the output, the fewer: so 64 bits."
 
 
-@exercise("09-2")
+@exercise("09-3")
 def tiles_and_bytes(answer: Any) -> str:
     pixels, row = 512 * 512, 126 * 4
     mistakes = [
@@ -41,7 +67,7 @@ def tiles_and_bytes(answer: Any) -> str:
     return "Beside a grid of 2 MB that nobody stores: 206,640 bytes, 9.9 % of it."
 
 
-@exercise("09-3")
+@exercise("09-4")
 def row_interval(answer: Callable[..., Any]) -> str:
     generator = torch.Generator().manual_seed(9)
     empty = 0
@@ -65,7 +91,7 @@ def row_interval(answer: Callable[..., Any]) -> str:
     return "Between the two ends everybody reads: nothing is left to try."
 
 
-@exercise("09-4")
+@exercise("09-5")
 def collect(answer: Callable[..., Any]) -> str:
     generator = torch.Generator().manual_seed(4)
     for height, width, k in ((3, 4, 2), (5, 3, 3), (2, 7, 1), (9, 11, 4)):

@@ -80,7 +80,7 @@ def test_the_library_and_pytorch_compute_the_same(case):
 def test_a_case_that_differs_from_pytorch_is_not_timed(monkeypatch):
     case = next(cases.smoke_cases())
     monkeypatch.setattr(peers, "own", lambda case, shared: lambda image, theta: image + 1)
-    with pytest.raises(AssertionError, match="differs from PyTorch"):
+    with pytest.raises(AssertionError, match="off by"):
         gpu_bench.agree(case, case.image(CPU), *case.parameters(CPU))
 
 
@@ -216,6 +216,12 @@ def test_table_figure_and_network_of_a_file(tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
 
+def test_the_cache_is_overwritten_until_a_call_is_sent():
+    assert measure.overwritings(host=300e-6, each=60e-6) == 10
+    assert measure.overwritings(host=1e-6, each=60e-6) == 1
+    assert measure.overwritings(host=10.0, each=60e-6) == 100
+
+
 # --- running -----------------------------------------------------------------------------------------------
 
 
@@ -251,7 +257,7 @@ def test_a_smoke_run_measures_every_direction_and_goes_on_where_it_was_cut_off(t
 def test_figures_need_tests_that_passed_here_in_this_state(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_test, "STATE", tmp_path)
     assert not gpu_test.is_green("A GPU")
-    names = [name for name, *_ in gpu_test.steps(jobs=1, smoke=False)]
+    names = [path.name for path in gpu_test.test_files(smoke=False)]
     assert {"test_sample.py", "test_gpu.py", "test_backward_ways.py"} <= set(names)
 
     def write(chosen):
@@ -269,6 +275,7 @@ def test_figures_need_tests_that_passed_here_in_this_state(tmp_path, monkeypatch
 
 def test_a_failing_step_is_run_again_and_a_passing_one_is_not(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_test, "STATE", tmp_path)
+    monkeypatch.setattr(gpu_test, "test_files", lambda smoke: [])
     monkeypatch.setattr(
         gpu_test,
         "steps",
@@ -285,6 +292,34 @@ def test_a_failing_step_is_run_again_and_a_passing_one_is_not(tmp_path, monkeypa
     assert gpu_test.run("A GPU", float("inf"), jobs=1, smoke=True) == 1
     assert "good: passed before" in capsys.readouterr().out
     assert gpu_test.run("A GPU", float("-inf"), jobs=1, smoke=True) == 75
+
+
+OF_GPU = "import pytest\n@pytest.mark.gpu\ndef test_something(): "
+
+
+def test_files_that_passed_are_told_from_those_that_failed(tmp_path):
+    texts = {
+        "test_good.py": OF_GPU + "pass\n",
+        "test_bad.py": OF_GPU + "assert False\n",
+        "test_broken.py": "import nothing_that_is_there\n",
+        "test_of_no_gpu.py": "def test_something(): pass\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    # What cannot be imported ends a session before its first test, but not that of several workers.
+    code, passed = gpu_test.call_tests([tmp_path / name for name in texts], 2, 60.0)
+    assert code != 0
+    assert set(passed) <= {"test_good.py", "test_of_no_gpu.py"}
+    good = [tmp_path / name for name in texts if name != "test_broken.py"]
+    code, passed = gpu_test.call_tests(good, 1, 60.0)
+    assert code == 1
+    assert set(passed) == {"test_good.py", "test_of_no_gpu.py"}
+
+
+def test_tests_that_take_too_long_have_not_passed(tmp_path):
+    path = tmp_path / "test_slow.py"
+    path.write_text(OF_GPU + "import time; time.sleep(60)\n")
+    assert gpu_test.call_tests([path], 1, 3.0) == (gpu_test.OUT_OF_TIME, {})
 
 
 COMPILE = """

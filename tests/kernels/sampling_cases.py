@@ -293,10 +293,20 @@ def assert_right(device, choices, dtype, layout="contiguous", transforms=2):
     assert_close(actual, expected, TOLERANCES[dtype])
 
 
-def assert_same(actual, expected, tolerance=1e-10):
-    """The same, where NaN and infinity are expected, and then in the same places."""
+def rounding_decides(device, padding_mode, value):
+    """Whether a point lies so far out that one rounding moves its mirror image to anywhere in the image. A
+    GPU fuses multiplications with additions and rounds once where the reference rounds twice."""
+    return device.type == "cuda" and padding_mode == "reflection" and abs(value) == 1e30
+
+
+def assert_same(actual, expected, finite_only=False, tolerance=1e-10):
+    """The same, where NaN and infinity are expected, and then in the same places; if `finite_only`, those
+    places alone."""
     assert actual.keys() == expected.keys()
     for name, e in expected.items():
+        if finite_only:
+            assert torch.equal(actual[name].isfinite().cpu(), e.isfinite()), name
+            continue
         finite = e[e.isfinite()].abs()
         limit = tolerance * max(float(finite.max()) if finite.numel() else 0.0, 1.0)
         torch.testing.assert_close(

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "kernels" / "benchmarks" / "codegen.py"
 # Of a thread; the hardware's bound is 255, on AMD 512. With 128, four blocks of 128 threads share a
 # multiprocessor of 65,536 registers; with 168, three wavefronts share a SIMD: others run while one waits.
 REGISTERS = {"sm_80": 128, "sm_90": 128, "sm_100": 128, "gfx942": 168}
-FORWARD_REGISTERS = 96
+FORWARD_REGISTERS = 112  # still four blocks
 MAPS = {"affine", "projective", "grid", "displacement", "basis", "residual_basis", "tps", "mesh"}
 KERNELS = {"forward", "scatter", "gather", "fixed point", "rest", "theta", "shared", "collect"}
 CASE = (
@@ -82,7 +82,8 @@ def test_no_local_memory_or_scratch(report):
 def test_registers_leave_room_for_other_blocks(report):
     rows = [row for row in report if row["dtype"] != "float64"]  # which needs twice as many
     # Three blocks share.
-    many = [r for r in rows if r["antialias"] and (r["mode"] == "bicubic" or r["kernel"] == "fixed point")]
+    many = [r for r in rows if r["antialias"]]
+    many = [r for r in many if r["mode"] == "bicubic" or r["axes"] == 3 or r["kernel"] == "fixed point"]
     assert not failures(many, lambda row: row["registers"] <= 168)
     rows = [row for row in rows if row not in many]
     assert not failures(rows, lambda row: row["registers"] <= REGISTERS[row["target"]])

@@ -67,8 +67,9 @@ def test_the_ways_agree_on_large_images():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(launch_backward, "forced_way", way)
             actual = gradients(*tensors)[0]
-        # float32 sums of about sixteen terms, in another order
-        assert float((actual - expected).abs().max() / expected.abs().max()) < 1e-5, way
+        # Sums of about sixteen terms; their weights differ by a rounding of coordinates up to 32, 2 ** -19,
+        # where the compiler fuses multiplications and additions otherwise.
+        assert float((actual - expected).abs().max() / expected.abs().max()) < 16 * 2**-19, way
 
 
 def test_a_training_step_is_captured_in_a_graph_and_replayed_on_new_values():

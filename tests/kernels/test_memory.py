@@ -68,12 +68,21 @@ def make_problem(
     return (image.to(device, dtype), *others)
 
 
+# PyTorch's allocator hands out multiples of so many bytes on a GPU.
+UNIT = 512 if torch.cuda.is_available() else 1
+
+
 def without(found, tensors):
     """What was allocated beside these tensors; float32 gradients of half-precision ones come on top."""
     rest = list(found)
     for tensor in tensors:
-        rest.remove(tensor.untyped_storage().nbytes())
+        rest.remove(-(-tensor.untyped_storage().nbytes() // UNIT) * UNIT)
     return rest
+
+
+def at_most(found, most):
+    """Whether that is all that was allocated, but for the allocator's units."""
+    return sum(found) <= most + len(found) * (UNIT - 1)
 
 
 def test_the_record_sees_what_is_allocated(kernels, allocations):
@@ -128,7 +137,7 @@ def test_backward_of_a_large_output_allocates_gradients_and_small_sums(
     tensors = make_problem(choices, SMALL[axes], kernels)
     wanted = [t for t in tensors if t is not None]
     grads, found = backward(allocations, choices, tensors, wanted)
-    assert sum(without(found, grads)) <= 8 * tensors[0].numel() + axes * 4 * PIXELS / 10
+    assert at_most(without(found, grads), 8 * tensors[0].numel() + axes * 4 * PIXELS / 10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
@@ -154,7 +163,7 @@ def test_half_precision_gradients_of_the_output_are_not_copied(kernels, allocati
     choices = Choices(LARGE[2], "affine")
     tensors = make_problem(choices, SMALL[2], kernels, torch.float16)
     _, found = backward(allocations, choices, tensors, tensors[:2])
-    assert sum(found) <= 10 * tensors[0].numel() + 2 * 4 * PIXELS / 10
+    assert at_most(found, 10 * tensors[0].numel() + 2 * 4 * PIXELS / 10)
 
 
 def test_the_gradient_of_the_fill_allocates_one_channel_of_the_output(kernels, allocations):
@@ -163,7 +172,7 @@ def test_the_gradient_of_the_fill_allocates_one_channel_of_the_output(kernels, a
     tensors = make_problem(choices, SMALL[2], kernels)
     _, found = backward(allocations, choices, tensors, tensors[3:])
     assert found[0] == 4 * PIXELS
-    assert sum(found[1:]) <= 64
+    assert at_most(found[1:], 64)
 
 
 def test_many_control_points_make_small_sums_too(kernels, allocations, monkeypatch):
@@ -174,7 +183,7 @@ def test_many_control_points_make_small_sums_too(kernels, allocations, monkeypat
     weights = torch.zeros(1, 2, 43, device=kernels)
     tensors = (torch.randn(1, 1, *SMALL[2], device=kernels), weights, shared, None)
     grads, found = backward(allocations, choices, tensors, [weights])
-    assert sum(without(found, grads)) <= 2 * 4 * 64 * 64 / 10
+    assert at_most(without(found, grads), 2 * 4 * 64 * 64 / 10)
 
 
 @pytest.mark.parametrize("count", [3, 25])
@@ -185,14 +194,16 @@ def test_a_spline_allocates_nothing_larger_than_its_output_and_gradients(kernels
     source = target + 0.1 * torch.randn(1, count, 2, generator=generator).to(kernels)
     image = torch.randn(1, 1, *LARGE[2], generator=generator).to(kernels)
     tensors = [tensor.requires_grad_() for tensor in (image, source, target)]
+    # The first time a GPU's libraries for linear algebra take memory for themselves.
+    torch.autograd.grad(tps_sample(image, source, LARGE[2], target_points=target).sum(), tensors)
     output, found = allocations(lambda: tps_sample(image, source, LARGE[2], target_points=target))
     system = 8 * 2 * (count + 3) ** 2  # float64: the K^2 differences between target points are pairs
     assert found[0] == 4 * PIXELS
-    assert found[1] <= system < 4 * PIXELS
+    assert found[1] < system + UNIT < 4 * PIXELS
     grad_output = torch.ones_like(output)
     _, found = allocations(lambda: torch.autograd.grad(output, tensors, grad_output))
     assert found[0] == 4 * PIXELS
-    assert found[1] <= system
+    assert found[1] < system + UNIT
 
 
 @AXES
@@ -210,7 +221,7 @@ def test_splatting_allocates_its_images_only(kernels, allocations, return_count)
     grid = torch.rand(1, *LARGE[2], 2, device=kernels)
     _, found = allocations(lambda: splat(values, grid, SMALL[2], return_count=return_count))
     images = 1 + return_count
-    assert sum(found) <= images * 4 * (math.prod(SMALL[2]) + 2)
+    assert at_most(found, images * 4 * (math.prod(SMALL[2]) + 2))
 
 
 @AXES
@@ -225,8 +236,9 @@ def test_antialiasing_stores_no_samples(kernels, allocations, coordinate_map, ax
     assert found == [4 * PIXELS]
     grads, found = backward(allocations, choices, tensors, list(tensors[:2]))
     footprints = (1 + axes) * axes * 4 * PIXELS if coordinate_map == "grid" else 0
-    rest = sum(without(found, grads))
-    assert footprints <= rest <= footprints + 8 * image.numel() + axes * 4 * PIXELS / 10
+    rest = without(found, grads)
+    assert footprints <= sum(rest)
+    assert at_most(rest, footprints + 8 * image.numel() + axes * 4 * PIXELS / 10)
 
 
 @pytest.mark.parametrize("coordinate_map", ["affine", "projective", "tps", "mesh", "basis"])

@@ -25,6 +25,7 @@ from sampling_cases import (
     pytorch,
     values_and_gradients,
 )
+from stn_kernels import aten
 from stn_kernels.autograd import Choices
 
 PYTORCHS = pytest.mark.parametrize(
@@ -89,6 +90,7 @@ def second_gradients(solve, tensors, grad_output, directions):
 
 @PYTORCHS
 @EDGES_AND_CORNERS
+@pytest.mark.skipif(not aten.differentiates_twice(), reason="needs PyTorch's second derivatives")
 def test_second_gradients_equal_pytorchs(device, axes, mode, padding_mode, align_corners):
     choices = Choices(SIZE[axes], "grid", mode, padding_mode, align_corners)
     tensors, grad_output = draw_problem(choices, INPUT_SIZE[axes])

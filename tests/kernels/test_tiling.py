@@ -274,7 +274,7 @@ def test_a_launch_planned_before_is_the_one_that_would_be_planned(kernels, coord
         tensors, _ = draw_problem(choices, INPUT_SIZE[2], channels=3)
         tensors = converted(tensors, kernels)
         output = tensors[0].new_empty((tensors[1].shape[0], 3, *SIZE[2]))
-        planned = launch.planned_forward(output, tensors, choices)
+        planned = launch.planned(launch.forward_launch, output, tensors, choices)
         expected = launch.forward_launch(output, tensors, choices)
         assert same_arguments(planned.arguments, expected.arguments)
         assert (planned.kernel, planned.programs) == (expected.kernel, expected.programs)
