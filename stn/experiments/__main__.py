@@ -14,7 +14,15 @@ from torch import distributed
 
 from stn.experiments import EXPERIMENTS
 from stn.experiments.report import RESULTS, read
-from stn.experiments.runner import Experiment, Figures, ProcessFailedError, Run, Store, execute_all
+from stn.experiments.runner import (
+    Experiment,
+    Figures,
+    ProcessFailedError,
+    Run,
+    Store,
+    at_least_one,
+    execute_all,
+)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -57,10 +65,10 @@ def _add_common_arguments(parser: argparse.ArgumentParser, experiment: Experimen
     parser.add_argument("--seeds", type=_natural, nargs="+", default=[0, 1, 2], help="a run for each; 0 1 2")
     if experiment.epochs is not None:
         parser.add_argument(
-            "--epochs", type=_positive, default=experiment.epochs, help=str(experiment.epochs)
+            "--epochs", type=at_least_one, default=experiment.epochs, help=str(experiment.epochs)
         )
     parser.add_argument("--device", type=_device, default=None, help="cpu or cuda; cuda if there is one")
-    parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time, with one thread each; 1")
+    parser.add_argument("--jobs", type=at_least_one, default=1, help="runs at a time, a thread each; 1")
     parser.add_argument(
         "--output", type=Path, help="folder for the result files; stn/experiments/results/" + experiment.name
     )
@@ -156,12 +164,6 @@ def _report(arguments: argparse.Namespace) -> None:
 def _natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"a whole number of at least 0, not {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text!r}")
     return int(text)
 
 

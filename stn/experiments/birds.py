@@ -19,8 +19,8 @@ from torch import Tensor
 
 from stn.data.birds import Birds
 from stn.experiments.birds_networks import BirdNetwork
-from stn.experiments.comparison import Comparison, Schedule
-from stn.experiments.photographs import PhotographTraining, folder, opened, sgd
+from stn.experiments.comparison import Comparison, Schedule, parameters_to_learn
+from stn.experiments.photographs import PhotographTraining, folder, opened
 from stn.experiments.report import Key
 from stn.experiments.runner import Figures, Run, Settings, Training
 
@@ -52,7 +52,8 @@ class BirdTraining(PhotographTraining):
         train = opened(FOLDER, lambda: Birds(root, train=True, size=size))
         self.test = opened(FOLDER, lambda: Birds(root, train=False, size=size))
         model = BirdNetwork(crops, size).to(device)
-        optimiser = sgd(model, schedule.learning_rate, 1e-4, weight_decay=1e-5)
+        parameters = parameters_to_learn(model, schedule.learning_rate, 1e-4)
+        optimiser = torch.optim.SGD(parameters, lr=schedule.learning_rate, weight_decay=1e-5)
         super().__init__(model, optimiser, schedule, settings, seed, train)
 
     def draw(self, index: int, seed: int) -> tuple[Tensor, int]:

@@ -4,8 +4,8 @@ import argparse
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,23 @@ from torch.nn import functional
 
 from stn.experiments.report import Key, aligned, common, summarise, with_standard_error
 from stn.experiments.runner import Experiment, Figures, Result, Settings, Training
+from stn.localisation import Localisation, parameter_groups
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PRECISIONS = ("float32", "bfloat16")
 Batch = tuple[Tensor, Tensor]  # images and targets
+SomeSchedule = TypeVar("SomeSchedule", bound="Schedule")
+
+
+def parameters_to_learn(
+    model: nn.Module, learning_rate: float, localisation_factor: float
+) -> list[dict[str, Any]]:
+    """For an optimiser: localisation networks, if the model has any, learn at a factor of the rate."""
+    if any(isinstance(module, Localisation) for module in model.modules()):
+        return parameter_groups(model, learning_rate, localisation_factor)
+    return [{"params": list(model.parameters()), "lr": learning_rate}]
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,7 @@ class Schedule:
         learning_rate: at the first step.
         drops: the steps from which on the rate is a tenth of what it was; None if it falls to 0 along a
             cosine.
+        warm_up: the rate rises to its course over so many steps.
     """
 
     steps: int
@@ -39,12 +51,20 @@ class Schedule:
     batch_size: int
     learning_rate: float
     drops: tuple[int, ...] | None
+    warm_up: int = field(default=0, kw_only=True)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         if self.drops is None:
-            return self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2
-        return self.learning_rate * 0.1 ** sum(step >= drop for drop in self.drops)
+            course = (1 + math.cos(math.pi * step / self.steps)) / 2
+        else:
+            course = 0.1 ** sum(step >= drop for drop in self.drops)
+        return self.learning_rate * course * min(1.0, (step + 1) / (self.warm_up or 1))
+
+    def in_steps(self: SomeSchedule, steps: int) -> SomeSchedule:
+        """The same course of rates in another number of steps."""
+        drops = None if self.drops is None else tuple(drop * steps // self.steps for drop in self.drops)
+        return replace(self, steps=steps, drops=drops)
 
 
 class ScheduledTraining(Training):
@@ -142,12 +162,14 @@ class Comparison(Experiment):
         models: the table's rows.
         schedules: by their names, the first of which is taken if nothing else is asked for.
         paper: errors in %, by model and column.
+        of_some: settings that only some of its models have.
     """
 
     title: str
     models: tuple[str, ...]
     schedules: Mapping[str, Schedule]
     paper: Mapping[str, Mapping[str, float]]
+    of_some: tuple[str, ...] = ()
     epochs = None
 
     @property
@@ -162,7 +184,7 @@ class Comparison(Experiment):
         parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="float32")
 
     def table(self, results: Sequence[Result]) -> str:
-        same = common(results, self.keys)
+        same = common(results, self.keys, self.of_some)
         errors = summarise(results, "error", self.keys)
         counts = {
             tuple(result["settings"][key] for key in self.keys): int(result["final"]["parameters"])
@@ -180,10 +202,14 @@ class Comparison(Experiment):
             count = f"{min(own):,}" + (f" to {max(own):,}" if max(own) != min(own) else "")
             lines.append([model, *cells, count])
         return (
-            f"{self.title.format(**same)}, schedule {same['schedule']}.\n"
+            f"{self.title.format(**same)}, {self.schedule(same)}.\n"
             "Error on the test images in %: mean ± standard error (how many seeds) [the paper's]\n\n"
             + aligned(lines)
         )
+
+    def schedule(self, settings: Settings) -> str:
+        """By which results were trained, for the title of the table."""
+        return f"schedule {settings['schedule']}"
 
     def draw(self, results: Sequence[Result]) -> "Figure":
         import matplotlib.pyplot as plt

@@ -7,7 +7,9 @@ digits are distorted the same way for every run.
 Schedules:
 
 - paper: the paper's own, SGD, 150,000 steps of 256, the learning rate 0.01, a tenth of it after every 50,000;
-- quick: Adam, 3,000 steps of 128, the learning rate falling along a cosine; all of Table 1 in hours of a CPU;
+- quick: Adam, 3,000 steps of 128, the learning rate falling along a cosine; all of Table 1 in hours of a CPU.
+  With convolutions the rate rises over the first 100 steps: at once at the whole of it, the first steps of
+  Adam put out most units of some networks for good, on TC of one in three;
 - smoke: a few steps, to see that it works.
 
 What the paper leaves open is decided so: no momentum; the test error is that after the last step; where
@@ -16,17 +18,18 @@ digits are placed and how patches are cut, as `stn.data` says.
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from stn.experiments import digits, volume_networks
 from stn.experiments import distorted_networks as networks
-from stn.experiments.comparison import Batch, Comparison, Schedule, ScheduledTraining
+from stn.experiments.comparison import Batch, Comparison, Schedule, ScheduledTraining, parameters_to_learn
 from stn.experiments.distorted_tasks import TASKS
 from stn.experiments.report import Key
-from stn.experiments.runner import Figures, Run, Settings, Training
+from stn.experiments.runner import Figures, Run, Settings, Training, at_least_one
 
 TEST_BATCH = 500
 TEST_SEED = 0  # distorts the test digits, whatever the run's seed
@@ -54,18 +57,24 @@ class DistortedSchedule(Schedule):
     Attributes:
         optimiser: "sgd" or "adam".
         filters: of the plain CNN's layers.
+        convolutional_warm_up: `warm_up` of networks with convolutions.
         test_images: only the first so many; all if None.
     """
 
     optimiser: str
     filters: int
+    convolutional_warm_up: int = 0
     test_images: int | None = None
 
 
 SCHEDULES = {
-    "quick": DistortedSchedule(3_000, 10, 128, 2e-3, None, "adam", 32),
-    "paper": DistortedSchedule(150_000, 150, 256, 0.01, (50_000, 100_000), "sgd", 64),
-    "smoke": DistortedSchedule(4, 2, 16, 2e-3, None, "adam", 32, test_images=50),
+    "quick": DistortedSchedule(
+        3_000, 10, 128, 2e-3, None, optimiser="adam", filters=32, convolutional_warm_up=100
+    ),
+    "paper": DistortedSchedule(150_000, 150, 256, 0.01, (50_000, 100_000), optimiser="sgd", filters=64),
+    "smoke": DistortedSchedule(
+        4, 2, 16, 2e-3, None, optimiser="adam", filters=32, convolutional_warm_up=2, test_images=50
+    ),
 }
 
 
@@ -74,6 +83,9 @@ class DistortedTraining(ScheduledTraining):
 
     def __init__(self, settings: Settings, seed: int, device: str) -> None:
         schedule = SCHEDULES[settings["schedule"]]
+        schedule = replace(
+            schedule.in_steps(settings["steps"] or schedule.steps), warm_up=settings["warm_up"] or 0
+        )
         self.task = TASKS[settings["set"]]
         model = self.task.build(
             settings["model"],
@@ -85,9 +97,10 @@ class DistortedTraining(ScheduledTraining):
         if len(self.task.shape) == 3:  # two thirds of the time, on a CPU
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[schedule.optimiser]
-        super().__init__(
-            model, optimiser(model.parameters(), lr=schedule.learning_rate), schedule, settings, seed
+        parameters = parameters_to_learn(
+            model, schedule.learning_rate, settings["localisation_factor"] or 1.0
         )
+        super().__init__(model, optimiser(parameters, lr=schedule.learning_rate), schedule, settings, seed)
         loaded = digits.load(settings["data"])
         self.images, self.labels = loaded.train_images.to(device), loaded.train_labels.to(device)
         chosen = slice(schedule.test_images)
@@ -118,6 +131,7 @@ class Distorted(Comparison):
     schedules = SCHEDULES
     paper = PAPER
     keys = ("model", "set")
+    of_some = ("localisation_factor", "warm_up")
 
     @property
     def columns(self) -> dict[str, Key]:
@@ -129,6 +143,10 @@ class Distorted(Comparison):
         super().add_arguments(parser)
         help = "of every network, such as 400k; by default the paper's widths: 400k with fully connected ones"
         parser.add_argument("--parameters", type=_thousands, help=help)
+        help = "the schedule's course of rates in so many steps, to compare networks at equal time"
+        parser.add_argument("--steps", type=at_least_one, help=help)
+        help = "times the rate, that of localisation networks; 1"
+        parser.add_argument("--localisation-factor", type=_factor, help=help)
 
     def runs(self, arguments: argparse.Namespace, seeds: Sequence[int], epochs: int | None) -> list[Run]:
         name = digits.chosen()
@@ -137,6 +155,9 @@ class Distorted(Comparison):
             list(dict.fromkeys(getattr(arguments, "sets", self.sets))),
         )
         models = list(dict.fromkeys(arguments.models))
+        steps = arguments.steps
+        if steps is not None and steps % schedule.parts:
+            raise argparse.ArgumentTypeError(f"argument --steps: a multiple of {schedule.parts}, not {steps}")
         if arguments.parameters is not None:  # or the networks have sizes that are known to do
             try:
                 for task, model in itertools.product((TASKS[one] for one in sets), models):
@@ -151,6 +172,9 @@ class Distorted(Comparison):
                     "schedule": arguments.schedule,
                     "precision": arguments.precision,
                     "parameters": arguments.parameters,
+                    "steps": steps,
+                    "localisation_factor": arguments.localisation_factor if "st-" in model else None,
+                    "warm_up": (schedule.convolutional_warm_up or None) if "cnn" in model else None,
                     "data": name,
                 },
                 schedule.parts,
@@ -160,6 +184,15 @@ class Distorted(Comparison):
             for one in sets
             for model in models
         ]
+
+    def schedule(self, settings: Settings) -> str:
+        steps, factor, warm_up = (settings.get(one) for one in ("steps", "localisation_factor", "warm_up"))
+        return (
+            super().schedule(settings)
+            + (f" in {steps:,} steps" if steps else "")
+            + (f", localisation networks at {factor:g} of the rate" if factor else "")
+            + (f", with convolutions warmed up over {warm_up} steps" if warm_up else "")
+        )
 
     def start(self, run: Run, device: str) -> Training:
         return DistortedTraining(run.settings, run.seed, device)
@@ -222,3 +255,13 @@ def _thousands(text: str) -> int:
     if not digits.isdecimal() or int(digits) == 0:
         raise argparse.ArgumentTypeError(f"a number such as 400k, not {text!r}")
     return int(digits) * factor
+
+
+def _factor(text: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not 0 < factor < math.inf:
+        raise argparse.ArgumentTypeError(f"a positive number, not {text!r}")
+    return factor

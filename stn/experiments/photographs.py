@@ -18,7 +18,6 @@ from torch.utils.data import default_collate
 
 from stn.experiments.comparison import Batch, Schedule, ScheduledTraining
 from stn.experiments.runner import Settings
-from stn.localisation import Localisation, parameter_groups
 
 THREADS = 8
 AHEAD = 2  # batches
@@ -52,13 +51,6 @@ def opened(variable: str, open_them: Callable[[], Data]) -> Data:
         return open_them()
     except (ImportError, ValueError) as error:
         raise OSError(f"{variable}: {error}") from error
-
-
-def sgd(model: nn.Module, rate: float, localisation_factor: float, weight_decay: float) -> torch.optim.SGD:
-    """An optimiser by which localisation networks, where there are any, learn at a factor of the rate."""
-    located = any(isinstance(module, Localisation) for module in model.modules())
-    parameters = parameter_groups(model, rate, localisation_factor) if located else model.parameters()
-    return torch.optim.SGD(parameters, lr=rate, weight_decay=weight_decay)
 
 
 class PhotographTraining(ScheduledTraining):

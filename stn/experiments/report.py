@@ -32,22 +32,29 @@ def read(folder: str | Path) -> list[Result]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
-def common(results: Sequence[Result], keys: Sequence[str]) -> dict[str, Any]:
+def common(results: Sequence[Result], keys: Sequence[str], of_some: Sequence[str] = ()) -> dict[str, Any]:
     """The settings that all results share, epochs among them.
 
+    Args:
+        results: as read.
+        keys: settings in which they may differ.
+        of_some: settings that not every result has. Those that lack one, or have None, agree with any value.
+
     Raises:
-        ValueError: results differ in another setting than `keys`, so that they cannot be compared.
+        ValueError: results differ in another setting, so that they cannot be compared.
     """
     settings = [{**result["settings"], "epochs": result["epochs"]} for result in results]
-    others = [{name: value for name, value in one.items() if name not in keys} for one in settings]
-    for one in others:
-        for name in one | others[0]:
-            if one.get(name) != others[0].get(name):
-                raise ValueError(
-                    f"results should agree in {name}, which is {one.get(name)} in one and "
-                    f"{others[0].get(name)} in another"
-                )
-    return others[0] if others else {}
+    shared: dict[str, Any] = {}
+    for name in dict.fromkeys(name for one in settings for name in one if name not in keys):
+        values = dict.fromkeys(one.get(name) for one in settings)
+        if name in of_some and len(values) > 1:
+            values.pop(None, None)
+        shared[name], *others = values
+        if others:
+            raise ValueError(
+                f"results should agree in {name}, which is {shared[name]} in one and {others[0]} in another"
+            )
+    return shared
 
 
 def summarise(results: Sequence[Result], figure: str, keys: Sequence[str]) -> dict[Key, Summary]:

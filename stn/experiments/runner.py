@@ -147,6 +147,13 @@ class Experiment(ABC):
         return Run("_".join([*words, f"seed-{seed}"]), settings, epochs, seed)
 
 
+def at_least_one(text: str) -> int:
+    """A whole number in an argument of a command."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
 def _short(value: str | int | float) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from stn.data.house_numbers import SIZES, HouseNumbers
-from stn.experiments.comparison import Comparison, Schedule
-from stn.experiments.photographs import PhotographTraining, folder, opened, sgd
+from stn.experiments.comparison import Comparison, Schedule, parameters_to_learn
+from stn.experiments.photographs import PhotographTraining, folder, opened
 from stn.experiments.report import Key
 from stn.experiments.runner import Figures, Run, Settings, Training
 from stn.experiments.svhn_networks import MODELS, UNITS, HouseNumberNetwork, sequence_error, sequence_loss
@@ -67,7 +67,8 @@ class HouseNumberTraining(PhotographTraining):
         if len(train) <= schedule.validation:
             raise OSError(f"{FOLDER}: {len(train)} numbers to train on, {schedule.validation} to hold out")
         model = HouseNumberNetwork(settings["model"], size, schedule.units).to(device)
-        optimiser = sgd(model, schedule.learning_rate, 0.1, weight_decay=5e-4)
+        parameters = parameters_to_learn(model, schedule.learning_rate, 0.1)
+        optimiser = torch.optim.SGD(parameters, lr=schedule.learning_rate, weight_decay=5e-4)
         super().__init__(model, optimiser, schedule, settings, seed, train)
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(VALIDATION_SEED))
         self.held_out, self.chosen = order[: schedule.validation], order[schedule.validation :]

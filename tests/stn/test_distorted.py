@@ -1,5 +1,7 @@
 """Table 1 and the cluttered set: networks of equal size, smoke runs of every command, and resuming."""
 
+import argparse
+import dataclasses
 import json
 
 import pytest
@@ -27,6 +29,9 @@ SETTINGS = {
     "schedule": "smoke",
     "precision": "float32",
     "parameters": None,
+    "steps": None,
+    "localisation_factor": None,
+    "warm_up": None,
     "data": "embedded digits",
 }
 
@@ -189,6 +194,60 @@ def test_quick_falls_along_a_cosine():
     assert quick.rate(quick.steps - 1) < 1e-5
 
 
+def test_a_schedule_in_fewer_steps_takes_the_same_course():
+    for name, steps in (("quick", 600), ("paper", 30_000)):
+        whole = SCHEDULES[name]
+        short = whole.in_steps(steps)
+        times = whole.steps // steps
+        assert (short.steps, short.parts, short.batch_size) == (steps, whole.parts, whole.batch_size)
+        for step in range(0, steps, 100):
+            assert short.rate(step) == pytest.approx(whole.rate(times * step))
+
+
+def test_only_networks_with_convolutions_are_warmed_up_and_only_with_adam():
+    parser = argparse.ArgumentParser()
+    Table1().add_arguments(parser)
+    models = ("fcn", "st-fcn-aff", "cnn", "st-cnn-aff")
+    for words, warm_up, factor in (
+        ([], 100, None),
+        (["--schedule", "paper"], None, None),
+        (["--localisation-factor", "0.1"], 100, 0.1),
+    ):
+        arguments = parser.parse_args(["--sets", "R", "--models", *models, *words])
+        settings = [run.settings for run in Table1().runs(arguments, [0], None)]
+        assert [one["warm_up"] for one in settings] == [None, None, warm_up, warm_up]
+        assert [one["localisation_factor"] for one in settings] == [None, factor, None, factor]
+
+
+def test_the_rate_rises_first_where_it_is_warmed_up():
+    training = DistortedTraining({**SETTINGS, "warm_up": 100}, 0, "cpu")
+    cold = DistortedTraining(SETTINGS, 0, "cpu")
+    rates = [training.schedule.rate(step) / cold.schedule.rate(step) for step in (0, 1, 3)]
+    assert rates == pytest.approx([0.01, 0.02, 0.04])
+    quick = SCHEDULES["quick"]
+    warm = dataclasses.replace(quick, warm_up=100)
+    assert [warm.rate(step) for step in (99, 100, 2000)] == [quick.rate(step) for step in (99, 100, 2000)]
+
+
+def test_the_title_says_how_long_and_at_which_rate():
+    table = Table1()
+    assert table.schedule({"schedule": "quick"}) == "schedule quick"
+    settings = {"schedule": "quick", "steps": 1200, "localisation_factor": 0.3, "warm_up": 100}
+    assert "quick in 1,200 steps" in table.schedule(settings)
+    assert "at 0.3 of the rate" in table.schedule(settings)
+    assert "over 100 steps" in table.schedule(settings)
+
+
+def test_localisation_networks_learn_at_a_factor_of_the_rate():
+    for factor in (0.3, 1.0):
+        training = DistortedTraining({**SETTINGS, "localisation_factor": factor}, 0, "cpu")
+        training.epoch()
+        others, local = training.optimiser.param_groups
+        assert local["lr"] == pytest.approx(factor * others["lr"])
+        localisation = training.model[0].localisation
+        assert {id(one) for one in local["params"]} == {id(one) for one in localisation.parameters()}
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES.values())
 def test_parts_have_whole_steps(schedule):
     assert schedule.steps % schedule.parts == 0
@@ -306,6 +365,10 @@ def test_the_papers_numbers_are_there_for_every_network():
         (["table1", "--schedule", "slow"], "argument --schedule: invalid choice: 'slow'"),
         (["table1", "--parameters", "many"], "argument --parameters: a number such as 400k, not 'many'"),
         (["table1", "--parameters", "10k"], "argument --parameters: parameters should be more than 10,000"),
+        (["table1", "--steps", "55"], "argument --steps: a multiple of 10, not 55"),
+        (["table1", "--steps", "0"], "argument --steps: a whole number of at least 1, not '0'"),
+        (["table1", "--localisation-factor", "0"], "--localisation-factor: a positive number, not '0'"),
+        (["table1", "--localisation-factor", "inf"], "--localisation-factor: a positive number, not 'inf'"),
         (["table1", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
     ],
 )

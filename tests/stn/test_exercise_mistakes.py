@@ -229,6 +229,25 @@ def attention_by_two_functions(picture, parameters, size):
     return attended(picture, *parameters.unbind(1), size)
 
 
+def through_lens(picture, k, size, power=2):
+    identity = torch.eye(2, 3).to(picture).expand(len(picture), 2, 3)
+    grid = F.affine_grid(identity, [len(picture), 1, *size], align_corners=False)
+    stretch = 1 + k[:, None, None] * grid.norm(dim=3, keepdim=True) ** power
+    return F.grid_sample(picture, stretch * grid, align_corners=False)
+
+
+def lens_of_the_first(picture, k, size):
+    return through_lens(picture, k[:1].expand_as(k), size)
+
+
+def lens_the_other_way(picture, k, size):
+    return through_lens(picture, -k, size)
+
+
+def lens_of_distances(picture, k, size):
+    return through_lens(picture, k, size, power=1)
+
+
 def mismatch_of_all(picture, theta, target):
     return (sample_by_two_functions(picture, theta, target.shape[2:]) - target).square().sum()
 
@@ -346,22 +365,28 @@ def collect_one_of_each(values, k):
         ("08-3", attention_swapped, "t_x goes across"),
         ("08-3", attention_with_scaled_shift, "not the shift"),
         ("08-3", attention_by_two_functions, "exactly"),
-        ("08-4", mismatch_of_all, "one number for each image"),
-        ("08-4", mismatch_as_mean, "the mean, not the sum"),
-        ("08-4", mismatch_with_the_output_in_memory, "bytes were allocated"),
-        ("09-1", [52, 46], "64-bit integers"),
-        ("09-1", [21, 15], "round the logarithm up"),
-        ("09-1", [25, 22], "count all output pixels"),
-        ("09-2", [4, 512 * 504], "round up"),
-        ("09-2", [5, 410 * 126], "has 4 bytes"),
-        ("09-2", [5, 409 * 504], "one of 3"),
-        ("09-2", [10, 205 * 504], "two numbers for each pixel"),
-        ("09-3", interval_without_swapping, "swaps the two ends"),
-        ("09-3", interval_of_x_only, "the second has one, too"),
-        ("09-3", interval_as_union, "intersection"),
-        ("09-3", interval_of_the_box, "that is the box"),
-        ("09-4", collect_the_mean, "the mean of each block"),
-        ("09-4", collect_one_of_each, "one output pixel of each block"),
+        ("08-4", lens_of_the_first, "m has its own"),
+        ("08-4", lens_the_other_way, "the sign of k"),
+        ("08-4", lens_of_distances, "its square is asked for"),
+        ("08-5", mismatch_of_all, "one number for each image"),
+        ("08-5", mismatch_as_mean, "the mean, not the sum"),
+        ("08-5", mismatch_with_the_output_in_memory, "bytes were allocated"),
+        ("09-1", ["float32"], "that the shares are float16 changes nothing"),
+        ("09-1", ["float32", "float16", "rows"], "in the order of their places"),
+        ("09-1", ["float32", "float16", "atomics"], "there is no 'atomics'"),
+        ("09-2", [52, 46], "64-bit integers"),
+        ("09-2", [21, 15], "round the logarithm up"),
+        ("09-2", [25, 22], "count all output pixels"),
+        ("09-3", [4, 512 * 504], "round up"),
+        ("09-3", [5, 410 * 126], "has 4 bytes"),
+        ("09-3", [5, 409 * 504], "one of 3"),
+        ("09-3", [10, 205 * 504], "two numbers for each pixel"),
+        ("09-4", interval_without_swapping, "swaps the two ends"),
+        ("09-4", interval_of_x_only, "the second has one, too"),
+        ("09-4", interval_as_union, "intersection"),
+        ("09-4", interval_of_the_box, "that is the box"),
+        ("09-5", collect_the_mean, "the mean of each block"),
+        ("09-5", collect_one_of_each, "one output pixel of each block"),
     ],
 )
 def test_a_typical_mistake_is_named(exercise, answer, sentence, capsys):

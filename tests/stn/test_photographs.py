@@ -11,7 +11,8 @@ from stn.data.birds import Birds
 from stn.experiments import EXPERIMENTS, __main__, birds, execute, photographs, svhn
 from stn.experiments.birds import BirdTraining
 from stn.experiments.birds_networks import BirdNetwork
-from stn.experiments.photographs import read_ahead, sgd
+from stn.experiments.comparison import parameters_to_learn
+from stn.experiments.photographs import read_ahead
 from stn.experiments.svhn import HouseNumberTraining
 from stn.experiments.svhn_networks import HouseNumberNetwork
 
@@ -189,7 +190,7 @@ def test_localisation_networks_learn_more_slowly(training, settings, share, deca
     ],
 )
 def test_every_parameter_is_in_one_group(network, localisation):
-    others, *local = sgd(network, 1.0, 0.1, weight_decay=0.0).param_groups
+    others, *local = parameters_to_learn(network, 1.0, 0.1)
     assert sum(len(group["params"]) for group in local) == localisation
     assert len(others["params"]) == len(list(network.parameters())) - localisation
 
