@@ -4,7 +4,7 @@ python = .venv/bin/python
 chapters = chapters/*.ipynb chapters/solutions/*.ipynb
 nbval = --nbval --nbval-current-env --nbval-sanitize-with=chapters/sanitize.cfg --nbval-cell-timeout=600
 
-.PHONY: book test lint chapters codegen mutants bench gpu gpu-test gpu-bench tune environment
+.PHONY: book test lint chapters numbers html codegen mutants bench gpu gpu-test gpu-bench tune environment
 
 # JupyterLab on book/, a working copy of the chapters.
 book: environment
@@ -27,6 +27,15 @@ lint: environment
 # Execute the chapters anew from their sources. ARGS="02 03" chooses chapters.
 chapters: environment
 	$(python) chapters/build.py $(ARGS)
+
+# Which cell or reference the numbers in the chapters' prose are from. ARGS="--list 05" shows all of a chapter.
+numbers: environment
+	$(python) chapters/check_numbers.py $(ARGS)
+
+# The book as a static site that needs no network. A warning, such as a link that leads nowhere, is an error.
+html: environment
+	$(python) -m sphinx -q -W -d build/doctrees chapters build/html
+	@echo "Open build/html/index.html"
 
 # Compile the kernels for GPUs that need not be there: registers, spills, accesses and atomics of each, as a table.
 codegen: environment

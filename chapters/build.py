@@ -2,10 +2,11 @@
 
     python chapters/build.py               # every chapter
     python chapters/build.py 02 06         # these chapters
+    python chapters/build.py --text NN     # only text cells changed: take the outputs over, execute nothing
     python chapters/build.py --check [NN]  # compare sources and notebooks, execute nothing
 
 A source is `sources/NN_name.py`, in the percent format. It becomes `NN_name.ipynb`, with blank exercises,
-and `solutions/NN_name.ipynb`, where they are solved. chapters/README.md says how a source is written.
+and `solutions/NN_name.ipynb`, where they are solved. chapters/MAKING.md says how a source is written.
 """
 
 from __future__ import annotations
@@ -213,6 +214,38 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
                     output.metadata.setdefault("image/png", {})["alt"] = cell.metadata.alt
 
 
+class CodeChangedError(Exception):
+    """The outputs that a notebook has are not known to be those of its new code."""
+
+
+def take_outputs_over(notebook: NotebookNode, committed: NotebookNode, name: str) -> None:
+    """Give each code cell the outputs of the committed one with its id, if all of the code is the same.
+
+    That includes its order: a cell that moved may print something else.
+    """
+    old_cells = {cell.id: cell for cell in committed.cells if cell.cell_type == "code"}
+    new_cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.id in new_cells:
+            old = old_cells.get(cell.id)
+            if old is None:
+                what = "is new"
+            elif old.source != cell.source:
+                what = "has another source"
+            elif old.metadata != cell.metadata:
+                what = "has other tags or metadata"
+            else:
+                cell.outputs, cell.execution_count = old.outputs, old.execution_count
+                continue
+            raise CodeChangedError(f"{name}: code cell {number} {what}:\n{cell.source}")
+    for number, cell in enumerate(committed.cells, start=1):
+        if cell.id in old_cells and cell.id not in new_cells:
+            raise CodeChangedError(f"{name}: code cell {number} is gone:\n{cell.source}")
+    for old_id, id_ in zip(old_cells, new_cells, strict=True):
+        if old_id != id_:
+            raise CodeChangedError(f"{name}: a code cell has moved:\n{new_cells[id_].source}")
+
+
 def pictures(notebook: NotebookNode) -> Iterator[tuple[str, bytes]]:
     """Path and content of the figures that cells with `save="figures/..."` in their metadata drew."""
     for cell in notebook.cells:
@@ -235,14 +268,23 @@ def write(path: Path, content: bytes) -> None:
     unfinished.replace(path)
 
 
-def build(source: Path, chapters: Path = CHAPTERS) -> None:
-    """Make, execute and write the notebooks of one source; nothing is written unless all of it runs."""
+def build(source: Path, chapters: Path = CHAPTERS, text_only: bool = False) -> None:
+    """Make, execute and write the notebooks of one source; nothing is written unless all of it runs.
+
+    With `text_only`, nothing is executed: the outputs are those of the notebooks that are there.
+    """
     files = {}
     for path, notebook in notebooks(source, chapters):
-        start = time.perf_counter()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        execute(notebook, path.parent)
-        print(f"{path.relative_to(chapters)}: executed in {time.perf_counter() - start:.1f} s", flush=True)
+        name = path.relative_to(chapters).as_posix()
+        if text_only:
+            if not path.exists():
+                raise CodeChangedError(f"{name} is missing")
+            take_outputs_over(notebook, nbformat.read(path, as_version=4), name)
+        else:
+            start = time.perf_counter()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            execute(notebook, path.parent)
+            print(f"{name}: executed in {time.perf_counter() - start:.1f} s", flush=True)
         files[path] = (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
         if path.parent == chapters:
             files |= {chapters / picture: content for picture, content in pictures(notebook)}
@@ -288,7 +330,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "chapters", nargs="*", metavar="NN", help="numbers of chapters; all when none is given"
     )
-    parser.add_argument("--check", action="store_true", help="compare sources and notebooks, execute nothing")
+    without_executing = parser.add_mutually_exclusive_group()
+    without_executing.add_argument(
+        "--text",
+        action="store_true",
+        help="only the text cells changed: take the outputs over from the notebooks that are there",
+    )
+    without_executing.add_argument(
+        "--check", action="store_true", help="compare sources and notebooks, execute nothing"
+    )
     options = parser.parse_args(arguments)
 
     sources = sorted((CHAPTERS / "sources").glob("[0-9][0-9]_*.py"))
@@ -306,7 +356,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     for source in chosen:
         try:
-            build(source)
+            build(source, text_only=options.text)
+        except CodeChangedError as error:
+            print(f"--text: nothing was written for {source.name}\n{error}", file=sys.stderr)
+            return 1
         except CellExecutionError as error:
             print(f"{source.name}: a cell failed, nothing was written\n{error}", file=sys.stderr)
             return 1

@@ -1,15 +1,15 @@
 # %% [markdown]
 # # 1 Why spatial transformers
 #
-# > **A network that reads upright digits almost without error is lost when they are turned. This chapter
-# > measures what the usual cures cost, shows that undoing the pose would cost almost nothing, and names the
-# > three parts of a layer that learns to undo it by itself.**
+# > **A network that reads upright digits well is lost when they are turned. This chapter measures what the usual
+# > cures cost, shows that undoing the pose would cost almost nothing, and names the three parts of a layer that
+# > learns to undo it by itself.**
 #
 # **You will learn**
 #
 # - how the error of a small network grows with the angle of a digit it has only seen upright;
 # - what it costs to train on every pose instead, in errors, in steps and in parameters;
-# - how far pooling helps: a pixel or two;
+# - how far pooling helps: a pixel, and hardly two;
 # - what would be won if somebody told us the pose;
 # - the parts of a spatial transformer, by name, and where in this book each is built.
 #
@@ -39,7 +39,7 @@ test_images, test_labels = (tensor.to(device) for tensor in stn.data.digits("tes
 # %% [markdown]
 # ## 1.1 A network that has only seen upright digits
 #
-# The book brings its own data: 10,000 digits for training and 2,000 for testing, drawn from MNIST. They are
+# The book brings its own data: 10,000 digits for training and 2,000 for testing, drawn from MNIST [2]. They are
 # $28 \times 28$ pixels, white on black, and somebody took care that each stands upright in the middle.
 
 # %% alt="Ten handwritten digits in a row, from 0 to 9, white on black, upright and centred."
@@ -52,9 +52,11 @@ print(f"training images {tuple(images.shape)}, test images {tuple(test_images.sh
 print(f"values from {images.min():.0f}, black, to {images.max():.0f}, white")
 
 # %% [markdown]
-# Our network is small on purpose: two hidden layers of 64 units, all fully connected. It is the paper's FCN
-# in miniature, and it trains in seconds. So that its successors can be compared with it, every network of
-# this chapter starts from the same seed and sees the same number of images.
+# Our network is small on purpose: two hidden layers of 64 units, all fully connected. It is the FCN (fully
+# connected network) of Jaderberg et al. [1] in miniature, and it trains in seconds. Theirs is the paper that
+# introduced spatial transformers; this book follows it from end to end and calls it *the paper*. So that its
+# successors can be compared with it, every network of this chapter starts from the same seed, and is trained for
+# the same number of steps unless we say otherwise.
 
 # %%
 STEPS = 1000  # batches of 64
@@ -92,8 +94,8 @@ print("fewer than one digit in ten is misread:", upright_error < 0.10)
 #
 # ## 1.2 The same digits, turned
 #
-# Now turn the test digits. The function below does it with two tools that we take on trust until chapters 02
-# and 03 have built them: a *pose*, which says how a digit was turned, scaled and shifted, and a sampler.
+# Now turn the test digits. The function below does it with two tools that we take on trust until chapters 02 and
+# 03 have taken them apart: a *pose*, which says how a digit was turned, scaled and shifted, and a sampler.
 
 
 # %%
@@ -148,8 +150,8 @@ print("at 45 degrees, more than half are misread:     ", min(at[-45], at[45]) > 
 print("at 90 degrees, more than four in five:         ", min(at[-90], at[90]) > 0.8)
 
 # %% [markdown]
-# A turn by 15°, which a human reader hardly notices, more than doubles the errors. At 90° the network is
-# little better than a guesser, who is wrong nine times in ten.
+# A turn by 15°, which no human reader would mind, more than doubles the errors. At 90° the network is little
+# better than a guesser, who is wrong nine times in ten.
 #
 # The paper has a name for digits turned at random: the set **R**, with angles uniform between −90° and 90°.
 # From here on it is our test.
@@ -178,9 +180,9 @@ print("on turned digits, less than half the errors of before:", augmented_error 
 print("on upright digits, more than twice as many:           ", its_upright_error > 2 * upright_error)
 
 # %% [markdown]
-# It works, and it has a price. On turned digits the errors fall from more than half to about one in six. On
-# *upright* digits they rise from one in twenty to nearly the same one in six. The network spends its
-# parameters and its training on covering all angles, and has less of both left for telling a 4 from a 9.
+# It works, and it has a price. On turned digits the errors fall from more than half to less than one in five. On
+# *upright* digits they rise from about one in twenty to about one in six. The network spends its parameters and
+# its training on covering all angles, and has less of both left for telling a 4 from a 9.
 #
 # More of both buys some of it back. Four times the steps, or four times the units:
 
@@ -216,12 +218,13 @@ for place in (2, 3, 4):
     print(f"bright pixel at {place}:  pooled once {once},  twice {twice}")
 
 # %% [markdown]
-# From 2 to 3 the pooled row stays the same. From 3 to 4, one pixel as well, it does not. So a pool tolerates a
-# shift of one pixel at most, and of those only every other.
+# From 2 to 3 the pooled row stays the same. From 3 to 4, one pixel as well, it does not. So a pool by 2 tolerates
+# a shift of one pixel at most, and of those only every other [3].
 #
-# In a trained network: the paper's CNN, with two pools, and beside it the same network with the pools taken
-# out. They keep their stride, so that the layers fit, but each looks at one pixel instead of four. Both learn
-# upright, centred digits, and meet digits shifted by 1, 2 and 4 pixels.
+# In a trained network: the paper's CNN (convolutional network), with two pools and fewer filters, and beside it
+# the same network with the pools taken out. They keep their stride, so that the layers fit, but each looks at one
+# pixel instead of four. Both learn upright, centred digits, in half as many steps, and meet digits shifted by 1,
+# 2 and 4 pixels.
 
 
 # %% alt="Errors of two convolutional networks against the shift of the digits. With pooling: 8 % at no shift, 12 % at 1 pixel, 28 % at 2, 59 % at 4. Without, always higher: 11, 16, 37 and nearly 80 %."
@@ -257,10 +260,10 @@ print("and at 4 more than a third are misread:                 ", pooled[3] > 1 
 print("at every shift, pooling is better than none:            ", all(map(float.__lt__, pooled, unpooled)))
 
 # %% [markdown]
-# Pooling does what it promises, and it promises little: it softens a shift of one pixel, and is overrun by
-# two. Deeper networks pool more often, and each pool doubles the pixels that a feature covers; but every pool
-# also forgets *where* things are, which is what tells a 6 from a 9. And for turns and sizes pooling does
-# nothing by design. What a network needs is not to forget the pose, but to know it.
+# Pooling does what it promises, and it promises little: it softens a shift of one pixel, and is overrun by two.
+# Deeper networks pool more often, and each pool doubles the pixels that a feature covers; but every pool also
+# forgets *where* things are, which is what tells a 6 from a 9. Nor was pooling made for turns and sizes. What a
+# network needs is not to forget the pose, but to know it.
 #
 # ## 1.5 Undo the pose first
 #
@@ -284,9 +287,9 @@ print("as on upright digits, to within one percentage point:  ", abs(oracle_erro
 print("fewer errors than all that were trained on turned ones:", oracle_error < min(others))
 
 # %% [markdown]
-# The network of section 1.1, without one more step of training, without one more parameter, reads turned
-# digits as if they had never been turned. (An oracle gets a little help that no network can have: it knows a 6
-# on its side from a 9 on its side.) All four, at every angle:
+# The network of section 1.1, without one more step of training, without one more parameter, reads turned digits
+# as if they had never been turned. (An oracle gets a little help that no network can have: it knows a 6 on its
+# side from a 9 on its side.) Four ways of reading, at every angle:
 
 # %% alt="Error against angle for four ways of reading, on a logarithmic scale. Trained upright: a steep valley from 90 % down to 6 % at 0 degrees. Trained on all angles: nearly flat at 16 %, rising at both ends. With four times the steps: the same shape at 8 %. With the pose undone by the oracle: flat at 6 %."
 curves = {
@@ -362,7 +365,7 @@ print("worse than the oracle, more than twice the errors:   ", search_error > 2 
 #
 # ## 1.7 The three parts
 #
-# Here is the chain, the paper's figure 2, drawn with a real digit. What the localisation network would have to
+# Here is the chain, Figure 2 of the paper, drawn with a real digit. What the localisation network would have to
 # predict we take, one last time, from the oracle.
 
 # %%
@@ -378,7 +381,7 @@ for row in theta[0].tolist():
 print(f"grid   {tuple(grid.shape)}   for each output pixel, a place in the input: x and y")
 print(f"V      {tuple(V.shape)}   the output")
 
-# %% alt="The paper's figure 2. Below, the input U, a digit five turned by 50 degrees. Inside a dashed frame, the spatial transformer: an arrow leads from U up to the localisation network, which gives theta, six numbers, to the grid generator, which gives the sampling grid, drawn over the input as a turned square. Grid and U meet in the sampler, which gives the output V: the five, upright."
+# %% alt="Figure 2 of the paper. Below, the input U, a digit five turned by 50 degrees. Inside a dashed frame, the spatial transformer: an arrow leads from U up to the localisation network, which gives theta, six numbers, to the grid generator, which gives the sampling grid, drawn over the input as a turned square. Grid and U meet in the sampler, which gives the output V: the five, upright."
 INK, QUIET = "#444444", "#666666"
 fig, ax = plt.subplots(figsize=(9, 4.1))
 ax.set(xlim=(0, 18), ylim=(0, 8.2), aspect="equal")
@@ -413,7 +416,7 @@ ax.text(1.5, 0.3, "input $U$", ha="center", va="center")
 box(4.0, 4.5, 3.2, 1.9, "localisation\nnetwork", "chapter 05")
 box(8.6, 4.5, 2.4, 1.9, "grid\ngenerator", "chapter 02")
 picture(11.6, 4.0, 2.7, show_grid, U[0], grid[0])
-ax.text(12.95, 7.05, r"grid $\mathcal{T}_\theta(G)$", ha="center", va="center")
+ax.text(12.95, 7.05, r"grid $T_\theta(G)$", ha="center", va="center")
 box(11.75, 1.1, 2.4, 1.8, "sampler", "chapter 03")
 picture(15.2, 0.7, 2.6, show_image, V[0])
 ax.text(16.5, 0.3, "output $V$", ha="center", va="center")
@@ -430,8 +433,8 @@ plt.show()
 # %% [markdown]
 # | part | takes | gives | built in |
 # | --- | --- | --- | --- |
-# | **localisation network** | the input $U$ | $\theta$, the parameters of a transform | chapter 05 |
-# | **grid generator** | $\theta$ | the sampling grid $\mathcal{T}_\theta(G)$: for each output pixel, where in $U$ to look | [chapter 02](02_coordinates_and_grids.ipynb) |
+# | **localisation network** | the input $U$ | $\theta$, the parameters of a transform | [chapter 05](05_localisation.ipynb) |
+# | **grid generator** | $\theta$ | the sampling grid $T_\theta(G)$: for each output pixel, where in $U$ to look | [chapter 02](02_coordinates_and_grids.ipynb) |
 # | **sampler** | $U$ and the grid | the output $V$ | [chapter 03](03_sampling.ipynb) |
 # | the way back: gradients through sampler and grid | | | [chapter 04](04_gradients.ipynb) |
 # | **spatial transformer**, the whole | $U$ | $V$ | [chapter 06](06_the_spatial_transformer.ipynb) |
@@ -446,8 +449,8 @@ plt.show()
 #
 # ## 1.8 What the paper found
 #
-# The paper [1] trained networks of about the same number of parameters on distorted digits, for 150,000 steps
-# of 256 digits. From its table 1, the share of test digits misread, in per cent:
+# The paper [1] trained networks of about the same number of parameters on distorted digits, for 150,000 steps of
+# 256 digits. From its Table 1, the share of test digits misread, in per cent:
 #
 # | | R: turned | RTS: turned, scaled, shifted |
 # | --- | --- | --- |
@@ -467,11 +470,12 @@ plt.show()
 #
 # ## 1.9 How this book works
 #
-# Each chapter is a notebook: run it from top to bottom, then change things. Every part is built three times:
-# by hand, in plain PyTorch, and with the library, which does it in one fused kernel; and a cell checks that
-# all agree. Each notebook is also a test: with every change to the library, all chapters are executed and
-# what they print is compared with what you see here. A figure is a picture of a number that was checked
-# beside it.
+# Each chapter is a notebook: run it from top to bottom, then change things. Every part is built three times: by
+# hand, in plain PyTorch, and with the library, which does it in one *fused kernel*, a GPU program of its own that
+# chapters 07 to 09 take apart; and a cell checks that all agree. Each notebook is also a test: with every change
+# to the library, all chapters are executed and what they print is compared with what you see here. A figure is a
+# picture of a number that was checked beside it. Some numbers take more runs than a notebook has time for, such
+# as a mean over five seeds; there the text says how many runs they come from, and no cell repeats them.
 #
 # Chapters end with exercises, from recall to building. A cell that ends in `check(...)` reads your answer,
 # and if it is wrong says what is wrong with it.
@@ -480,7 +484,7 @@ plt.show()
 #
 # - A network trained on upright digits misreads most digits that are turned by 45° or more.
 # - Training on all angles helps, and costs: errors on upright digits, steps, parameters.
-# - Pooling gives tolerance of a pixel or two, and none to turns and sizes.
+# - Pooling gives tolerance of a pixel, hardly of two, and was not made for turns and sizes.
 # - With the pose undone first, the upright network reads turned digits as well as upright ones.
 # - A spatial transformer learns to undo it: a localisation network predicts $\theta$, a grid generator turns
 #   $\theta$ into places, a sampler reads the input there; all of it differentiable, none of it told the pose.
@@ -591,7 +595,7 @@ check("01-6", nearly_upright)
 # ## References
 #
 # 1. M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu. *Spatial Transformer Networks*. NIPS 2015.
-#    [arXiv:1506.02025](https://arxiv.org/abs/1506.02025). Sections 1 to 3, table 1 and appendix A.4.
+#    [arXiv:1506.02025](https://arxiv.org/abs/1506.02025). Sections 1 to 3, Table 1 and appendix A.4.
 # 2. Y. LeCun, L. Bottou, Y. Bengio, P. Haffner. *Gradient-Based Learning Applied to Document Recognition*.
 #    Proceedings of the IEEE 86(11), 1998. [doi:10.1109/5.726791](https://doi.org/10.1109/5.726791).
 # 3. R. Zhang. *Making Convolutional Networks Shift-Invariant Again*. ICML 2019.

@@ -142,7 +142,7 @@ plt.show()
 # - **target** coordinates $(x^t, y^t)$: a place in the output $V$, where a value is wanted;
 # - **source** coordinates $(x^s, y^s)$: the place in the input $U$ where it is looked up.
 #
-# The transform $\mathcal{T}_\theta$ maps target to source. Keep the direction in mind; section 2.7 shows
+# The transform $T_\theta$ maps target to source. Keep the direction in mind; section 2.7 shows
 # what happens to those who forget it.
 #
 # ## 2.2 Normalised coordinates
@@ -156,8 +156,8 @@ plt.show()
 # > A grid's last dimension holds $(x, y)$; its first two dimensions are (row, column). Both orders are firm
 # > habits, and a square picture never complains when you mix them up.
 #
-# One question is left open: what exactly is at $-1$, the *edge* of the first pixel or its *centre*? Both
-# answers are in use. PyTorch calls the choice `align_corners`:
+# One question is left open: what exactly is at $-1$, the *edge* of the first pixel or its *centre*? Both answers
+# are in use. PyTorch calls the choice `align_corners` [3]:
 #
 # - `align_corners=False`: $-1$ and $1$ are the outer **edges** of the border pixels. A pixel of a row of $W$
 #   is $2/W$ wide, and its centre is half a pixel from its left edge: $x_m = \frac{2m + 1}{W} - 1$.
@@ -250,7 +250,7 @@ print("y of each pixel:\n", G[..., 1])
 #
 # $$
 # \begin{pmatrix} x_i^s \\ y_i^s \end{pmatrix}
-# = \mathcal{T}_\theta(G_i)
+# = T_\theta(G_i)
 # = A_\theta \begin{pmatrix} x_i^t \\ y_i^t \\ 1 \end{pmatrix}
 # = \begin{bmatrix} \theta_{11} & \theta_{12} & \theta_{13} \\ \theta_{21} & \theta_{22} & \theta_{23} \end{bmatrix}
 # \begin{pmatrix} x_i^t \\ y_i^t \\ 1 \end{pmatrix}
@@ -259,7 +259,7 @@ print("y of each pixel:\n", G[..., 1])
 #
 # The 1 below $x_i^t$ and $y_i^t$ makes them *homogeneous* coordinates: it lets the third column of $A_\theta$
 # be added, so that one matrix holds turn, scale, shear *and* translation. All source points together,
-# $\mathcal{T}_\theta(G)$, are the **sampling grid**.
+# $T_\theta(G)$, are the **sampling grid**.
 #
 # > **"As in (10)".** Section 3 of the paper speaks of the affine transformation "in (10)", four times. It
 # > means Equation 1. The appendix has an affine transformation too, in three dimensions; probably the labels
@@ -328,12 +328,12 @@ for name, grid in (("torch.nn.functional.affine_grid", by_torch), ("stn.Affine()
     print(f"{name} agrees with the matrix product")
 
 # %% [markdown]
-# ## 2.5 The identity grid beside a bent one
+# ## 2.5 The identity grid beside another
 #
-# Figure 3 of the paper shows a sampling grid twice: the regular one, $\mathcal{T}_I(G) = G$, where $I$ is the
-# identity $x^s = x^t$, $y^s = y^t$; and one that an affine $\theta$ has bent. We draw it from a real digit.
-# The grid's lines join the source points; its border is orange, and the dot marks where the *top left* output
-# pixel looks.
+# Figure 3 of the paper shows a sampling grid twice: the regular one, $T_I(G) = G$, where $I$ is the
+# identity $x^s = x^t$, $y^s = y^t$; and one that an affine $\theta$ has transformed. We draw it from a real digit.
+# The grid's lines join the source points; its border is orange, and the dot marks where the *top left* output pixel
+# looks.
 #
 # To get the output $V$ we must sample the input at the grid's points, and these lie between pixels. The
 # library's `affine_sample` does that. Take it on trust for now: chapter 03 builds it from nothing.
@@ -351,10 +351,10 @@ for (left, right), A, name in (
 plt.show()
 
 unbent = affine_grid_by_product(identity[None], 28, 28)[0]
-bent = affine_grid_by_product(theta[None], 28, 28)[0]
+transformed = affine_grid_by_product(theta[None], 28, 28)[0]
 print("the identity's grid equals G:", torch.equal(unbent, regular_grid(28, 28)))
 print(f"G spans x from {unbent[..., 0].min():.2f} to {unbent[..., 0].max():.2f},", end=" ")
-print(f"the bent grid from {bent[..., 0].min():.2f} to {bent[..., 0].max():.2f}")
+print(f"the transformed grid from {transformed[..., 0].min():.2f} to {transformed[..., 0].max():.2f}")
 
 # %% [markdown]
 # Look at (b) again. The grid is *smaller* than the picture, and the digit comes out *larger*. The grid is turned
@@ -364,9 +364,9 @@ print(f"the bent grid from {bent[..., 0].min():.2f} to {bent[..., 0].max():.2f}"
 #
 # Each column of $A_\theta$ answers one question about where the output looks:
 #
-# | column | question | in pixels of the input |
+# | column | question | on the input |
 # | --- | --- | --- |
-# | $(\theta_{13}, \theta_{23})$ | where does the centre of the output look? | $\theta_{13} W / 2$ right of, $\theta_{23} H / 2$ below the centre |
+# | $(\theta_{13}, \theta_{23})$ | where does the centre of the output look? | $\theta_{13} W / 2$ pixels right of, $\theta_{23} H / 2$ below the centre |
 # | $(\theta_{11}, \theta_{21})$ | one step right in the output: which way, how far in the input? | the grid's horizontal lines |
 # | $(\theta_{12}, \theta_{22})$ | one step down in the output: which way, how far? | the grid's vertical lines |
 #
@@ -405,8 +405,8 @@ plt.show()
 # %% [markdown]
 # ## 2.7 The grid goes right, the picture goes left
 #
-# What do these transforms do to the picture? We measure: how far the centre of the ink moved, and how much
-# more ink there is. Ink counts area, so it should grow by $1 / |\det|$.
+# What do these transforms do to the picture? We measure: how far the centre of the ink moved, and how much more ink
+# there is. Ink counts area, so it should grow by a factor of $1 / |\det|$.
 
 # %%
 a_before, b_before = centroid(digit)
@@ -440,9 +440,9 @@ for name, A in kinds.items():
 # \tag{2}
 # $$
 #
-# The paper uses this for *attention*. With $0 < s < 1$ the grid covers a part of the picture, and the output
-# is a crop of it, at whatever size is asked for. Four digits on a canvas of $56 \times 56$ pixels; we attend
-# to the top right one.
+# The paper [1] uses this for *attention*. With $0 < s < 1$ the grid covers a part of the picture, and the output is
+# a crop of it, at whatever size is asked for. Four digits on a canvas of $56 \times 56$ pixels; we attend to the
+# top right one.
 
 # %% alt="Left: four digits, 5, 4, 2 and 7, in a two by two arrangement. Middle: the same with a sampling grid over the top right quarter. Right: the output, the 4 alone."
 canvas = torch.cat([torch.cat([images[3], images[13]], 2), torch.cat([images[48], images[47]], 2)], 1)
@@ -458,8 +458,8 @@ corners = attention.sample(canvas[None], theta_top_right, (28, 28), align_corner
 print(f"the same theta, read with align_corners=True throughout:  {(corners - images[13]).abs().max():.4f}")
 
 # %% [markdown]
-# With `align_corners=False`, half of the coordinates is half of the picture, and the crop *is* the digit.
-# With `True`, the quarter from $0$ to $1$ is 27.5 pixels wide instead of 27, and every sample falls between
+# With `align_corners=False`, half of the coordinates is half of the picture, and the crop *is* the digit. With
+# `True`, the 28 places from $0$ to $1$ span 27.5 pixels instead of 27, and all but the outermost fall between
 # pixels.
 #
 # > **What the paper says about cropping**, and what it does not. It says that a transform can crop if it is a
@@ -568,14 +568,14 @@ plt.show()
 # | transposed, or nonsense on non-square pictures | $(x, y)$ mixed up with (row, column) |
 # | off by up to half a pixel, worst at the border | `align_corners` not the same everywhere |
 # | "rotation" distorts | a rotation in normalised coordinates of a picture that is not square |
-# | nothing but padding | $\theta$ in pixels instead of normalised: a shift by 3 is one and a half pictures |
+# | nothing but black | $\theta$ in pixels instead of normalised: a shift by 3 is one and a half pictures |
 #
 # ## 2.11 Why grids come before localisation
 #
-# The data flows from the localisation network to the grid generator. This book goes the other way. You cannot
-# judge what a network should predict before you know what $\theta$ does: that a shrinking grid magnifies,
-# that the output of the identity is the input, that a $\theta$ a little too large looks at nothing. Every one
-# of these decides how the network must be built and where its training must start. Chapter 06 uses them all.
+# The data flows from the localisation network to the grid generator. This book goes the other way. You cannot judge
+# what a network should predict before you know what $\theta$ does: that a shrinking grid magnifies, that the output
+# of the identity is the input, that a $\theta$ a little too large looks at nothing. Every one of these decides how
+# the network must be built and where its training must start. Chapters 05 and 06 use them all.
 #
 # ## Summary
 #
@@ -583,7 +583,7 @@ plt.show()
 #   leaves holes.
 # - Coordinates run from $-1$ to $1$, $x$ across before $y$ down; `align_corners` says whether $\pm 1$ are
 #   edges (`False`, the default) or centres of the border pixels.
-# - Equation 1 is one matrix product: $\mathcal{T}_\theta(G) = A_\theta G$ in homogeneous coordinates; Equation
+# - Equation 1 is one matrix product: $T_\theta(G) = A_\theta G$ in homogeneous coordinates; Equation
 #   2 keeps three of its six numbers.
 # - $A_\theta$ moves the grid and the picture undergoes the inverse: a grid that shrinks magnifies, one that
 #   goes right moves the picture left.

@@ -46,7 +46,7 @@ affine = stn.Affine()
 #
 # ## 3.1 Equation 3
 #
-# The paper's answer is a weighted sum over *all* pixels of the input:
+# The paper's answer [1] is a weighted sum over *all* pixels of the input:
 #
 # $$
 # V_i^c = \sum_n^H \sum_m^W U_{nm}^c \; k(x_i^s - m; \Phi_x) \; k(y_i^s - n; \Phi_y)
@@ -314,9 +314,9 @@ print("vectorised agrees with the whole sum of Equation 5")
 
 # %% [markdown]
 # Now against others: PyTorch's `grid_sample`; the library's, which takes the same arguments; and the library's
-# `affine_sample`, which takes $\theta$ instead of a grid. Eight digits, eight random transforms, an output
-# of another size, in double precision. (Without a GPU, Triton interprets the kernels; the setup cell asked it
-# to.)
+# `affine_sample`, which takes $\theta$ instead of a grid. Eight digits, eight random transforms, an output of
+# another size, in double precision. (The library's kernels are written in Triton, a language for GPUs. Without a
+# GPU, Triton interprets them; the setup cell asked it to.)
 
 # %%
 input = images[:8].to(device, torch.float64)
@@ -346,10 +346,11 @@ print(f"numbers in the grids:  {grids.numel():5}")
 print(f"numbers in theta:      {thetas.numel():5}")
 
 # %% [markdown]
-# For pictures of one channel the grid is twice as large as the output, and it is written once and read once
-# to say what six numbers say. `affine_sample` computes each place where it needs it and stores none. That is
-# called *fusing*; [chapter 07](07_a_first_triton_kernel.ipynb) writes a kernel that does it. Section 3.10 shows
-# that it also buys exactness.
+# For pictures of one channel the grid is twice as large as the output, and it is written once and read once to
+# say what six numbers say. `affine_sample` computes each place where it needs it and stores none. That is called
+# *fusing*; [chapter 07](07_a_first_triton_kernel.ipynb) writes a kernel that does it. (Two things are called
+# kernels, and custom leaves no choice: the sampling kernel $k$ is a weight; a GPU's kernel, fused or not, is a
+# program.) Section 3.10 shows that it also buys exactness.
 #
 # ## 3.7 What lies outside
 #
@@ -472,9 +473,9 @@ print("exact at widths", exact)
 print(f"elsewhere off by at most {1e6 * worst:.1f} millionths of a pixel")
 
 # %% [markdown]
-# Only where the width is a power of two. Elsewhere a point lands a millionth of a pixel beside its pixel and
-# mixes in a millionth of the neighbour. That is harmless in a picture. But it does mean that "the identity
-# returns its input" holds only up to rounding, and that chance decides which neighbour is touched.
+# Only where the width is a power of two. Elsewhere some points land up to four millionths of a pixel beside
+# their pixel and mix in as much of a neighbour. That is harmless in a picture. But it does mean that "the
+# identity returns its input" holds only up to rounding, and that chance decides which neighbour is touched.
 #
 # It can be avoided. Measure from the picture's centre, $a = \frac{W - 1}{2} + r$, and let Equation 1 act on
 # $r$ directly: $r^s = \theta_{11} \frac{W}{W'} r^t + \ldots$ Target offsets $r^t$ are whole or half numbers,
@@ -560,8 +561,9 @@ for name, before, after in (
     print(f"{name:8}: moving the canvas by one pixel changes a digit's ink by up to {change.max():.1%}")
 
 # %% [markdown]
-# The paper warns of this in one sentence, and averages after sampling at full size. A later chapter does
-# better. Until then: do not let a transformer shrink much.
+# The paper warns of this in one sentence, and on its digits samples at twice the size and averages. [Chapter
+# 14](14_aliasing_and_gradients_that_see_further.ipynb) does better. Until then: do not let a transformer shrink
+# much.
 #
 # ## Summary
 #
@@ -578,7 +580,7 @@ for name, before, after in (
 #
 # ## Exercises
 #
-# Replace each `...` and run the cell. Solutions are in
+# Replace each `...` and run the cell. A wrong answer is told what is wrong with it. Solutions are in
 # [solutions/03_sampling.ipynb](solutions/03_sampling.ipynb).
 
 # %% [markdown]
@@ -667,8 +669,8 @@ check("03-5", sample_on_background)
 # ### Exercise 03-6: any kernel
 #
 # Build Equation 3 for one place and any `kernel`, a function of a number $t$ that is 0 for $|t| \geq$ `radius`,
-# a whole number. Visit only the support; leave out pixels that do not exist. The check tries the bilinear
-# kernel (radius 1) and a cubic one (radius 2), with which you will have written PyTorch's `mode="bicubic"`.
+# a whole number. Visit only the support; leave out pixels that do not exist. The check tries the bilinear kernel
+# (radius 1) and a cubic one [2] (radius 2), with which you will have written PyTorch's `mode="bicubic"`.
 
 
 # %% tags=["exercise"]

@@ -190,7 +190,7 @@ print(f"autograd through PyTorch's sampler:   {grid.grad[0, 0, 0, 0]:.4f}")
 #
 # PyTorch's number is twice as large. It is the derivative with respect to the *normalised* $x$, and from
 # $a = \frac{(x + 1) W - 1}{2}$ follows $\frac{\partial a}{\partial x} = \frac{W}{2} = 2$. This is the factor that
-# Equation 7 leaves out, because the paper changes from one unit to the other without saying so (section 3.2).
+# Equation 7 leaves out, because the paper [1] changes from one unit to the other without saying so (section 3.2).
 # With `align_corners=True` it is $\frac{W - 1}{2}$.
 
 # %%
@@ -317,9 +317,10 @@ for align_corners in (False, True):
 
 # %% [markdown]
 # For places that are a little left, `floor` finds the pixel before, and the slope is that to the left. Rounding
-# decides. Does it matter? We let the digit be sampled by the identity and want it 3 pixels to the right:
-# $L = \frac{1}{2} \sum_i (V_i - T_i)^2$, so $\partial L / \partial V_i = V_i - T_i$. The gradient of
-# $\theta_{13}$ adds up all slopes, $\frac{W}{2} \sum_i \frac{\partial L}{\partial V_i} \frac{\partial V_i}{\partial a_i}$.
+# decides. Does it matter? We let the digit be sampled by the identity and want it 3 pixels to the right. With $V^*$
+# the picture that is wanted, $L = \frac{1}{2} \sum_i (V_i - V^*_i)^2$, so $\partial L / \partial V_i = V_i - V^*_i$.
+# The gradient of $\theta_{13}$ adds up all slopes,
+# $\frac{W}{2} \sum_i \frac{\partial L}{\partial V_i} \frac{\partial V_i}{\partial a_i}$.
 
 # %%
 wanted = digit.roll(3, dims=2)
@@ -349,9 +350,9 @@ print(f"stn_kernels.affine_sample               dL/dtheta_13 = {theta.grad[0, 0,
 # step. And the literal Equation 7 gives a number that belongs to neither side.
 #
 # What the library promises is that no chance is involved: from $\theta$, its kernels compute the places exactly
-# (section 3.10), so at the identity the gradient is the one to the right, every time. What *you* can do is to
-# stay off the pixels: the identity from 42 to 28 pixels, as in chapter 06, puts every place a quarter of the way
-# between two.
+# (section 3.10), so at the identity the gradient is the one to the right, every time. What *you* can do is to stay
+# off the pixels: the identity from 42 to 28 pixels, as in chapter 06, puts every place a quarter of a pixel away from
+# the nearest.
 #
 # ## 4.6 The whole backward pass
 #
@@ -428,16 +429,17 @@ torch.testing.assert_close(painted.cpu(), by_hand[0], rtol=0, atol=1e-12)
 print(f"{'stn_kernels.splat':33} agrees with ours to 12 decimals")
 
 # %% [markdown]
-# `accumulate=True` matters: several output pixels read the same input pixel, and without it only the last
-# of them would count. On a GPU thousands of threads add at once, and each addition must be *atomic*, which is what
-# makes this half of a sampler hard to do fast.
+# `accumulate=True` matters: several output pixels read the same input pixel, and without it only the last of them
+# would count. On a GPU thousands of additions happen at once, and each must be *atomic*, done in one piece, or sums
+# get lost; [chapter 09](09_the_backward_kernels.ipynb) is about that. It is what makes this half of a sampler hard to
+# do fast.
 #
-# **The gradient of the image is a picture, painted forward.** Each output pixel throws its value back to the
-# four pixels it was read from, in shares that add up to 1. Section 2.1 painted forward too, one pixel for one,
-# and left holes; this is the right way to do it, called a *splat*, for which the library has a function. Two
-# checks follow. Whatever is thrown arrives: inside the picture, the sum over the image is the sum over the
-# output. And splatting is the transpose of sampling:
-# $\langle g, \text{sample}(U) \rangle = \langle \text{splat}(g), U \rangle$ for any $g$ and $U$.
+# **The gradient of the image is a picture, painted forward.** Each output pixel throws its value back to the four
+# pixels it was read from, in shares that add up to 1. Section 2.1 painted forward too, one pixel for one, and left
+# holes; this is the right way to do it, called a *splat*, for which the library has a function. Two checks follow.
+# Whatever is thrown arrives: inside the picture, the sum over the image is the sum over the output. And splatting is
+# the transpose of sampling: $\langle g, \text{sample}(U) \rangle = \langle \text{splat}(g), U \rangle$ for any $g$
+# and $U$; the cell tries $g = 1$.
 
 # %% alt="Three splats of ones on 28 by 28 pixels. Left, from a grid turned by 20 degrees: a turned square of nearly even grey with a faint weave, cut off by the frame, black in the four corners that it leaves free. Middle, from a grid of half the size: a bright square in the middle, black around it. Right, from only 9 by 9 places: isolated specks on black."
 cosine, sine = math.cos(math.radians(20)), math.sin(math.radians(20))
@@ -468,8 +470,8 @@ plt.show()
 # ## 4.7 The chain to theta
 #
 # Equation 1 is linear, so the last step is short. With
-# $\delta_i = (\partial L / \partial x_i^s, \; \partial L / \partial y_i^s)^T$ and
-# $(x_i^s, y_i^s)^T = A_\theta \, (x_i^t, y_i^t, 1)^T$,
+# $\delta_i = (\partial L / \partial x_i^s, \; \partial L / \partial y_i^s)^T$, which has nothing to do with Equation
+# 4's $\delta$, and $(x_i^s, y_i^s)^T = A_\theta \, (x_i^t, y_i^t, 1)^T$,
 #
 # $$ \frac{\partial L}{\partial A_\theta} = \sum_i \delta_i \, (x_i^t, \; y_i^t, \; 1) $$
 #
@@ -503,9 +505,9 @@ for name, sampler in (("affine_grid, grid_sample in PyTorch", by_grid), ("stn_ke
     print(f"{name:36} gradient of theta agrees with ours to 10 decimals")
 
 # %% [markdown]
-# `affine_sample` neither stores the grid nor the $\delta_i$: each program of its kernel adds up the
-# $2 \times 3$ matrix of the pixels it owns. And as six numbers hear from every pixel of the output, the gradient
-# of $\theta$ is large; chapter 06 comes back to that.
+# `affine_sample` stores neither the grid nor the $\delta_i$: its kernel adds up the $2 \times 3$ matrix as it goes
+# from pixel to pixel. And as six numbers hear from every pixel of the output, the gradient of $\theta$ is large;
+# section 5.8 comes back to that.
 #
 # ## 4.8 gradcheck
 #
@@ -591,10 +593,10 @@ for shift in (1.0, 1.9, 2.2):
 #
 # ## 4.10 How far a gradient sees
 #
-# A slope is the difference of two neighbours. So a place knows what one pixel away would be better, and nothing
-# of what is farther. Is it enough? Two equal discs, 9 pixels wide, on black: one is the input, the other is
-# wanted, some pixels to the side. The loss over the shift of the grid, for the sharp discs and for blurred ones:
-# (In this section PyTorch samples; thousands of samplings through interpreted kernels would take minutes.)
+# A slope is the difference of two neighbours. So a place knows what one pixel away would be better, and nothing of
+# what is farther. Is it enough? Two equal discs, 10 pixels wide, on black: one is the input, the other is wanted,
+# some pixels to the side. (In this section PyTorch samples; thousands of samplings through interpreted kernels would
+# take minutes.) The loss over the shift of the grid, for the sharp discs and for blurred ones:
 
 # %%
 SIDE = 48
@@ -700,20 +702,19 @@ print("blurred by 2, then sharp: more than half:    ", bool(shares["blurred by 2
 print("coarse to fine: all arrive:                  ", bool(shares["blurred by 8, 4, 2, sharp"] == 1))
 
 # %% [markdown]
-# The digit's strokes are two to three pixels wide, and from hardly farther is the sharp digit found. This is as
-# old as image alignment by gradients [4], and a transformer inherits it. In training nobody has the picture that
-# is wanted, to blur it. Other things help there: pooling inside the localisation network, the average over many
-# images, a start that is near enough. One can also leave the value sharp and replace only the slope: exercise 04-6
-# does it for a row, reference [5] for pictures.
+# The digit's strokes are two to three pixels wide, and from hardly farther is the sharp digit found. This is as old
+# as image alignment by gradients [4], and a transformer inherits it. In training nobody has the picture that is
+# wanted, to blur it. Other things help there: the average over many images (section 5.3), a start that is near
+# enough. One can also leave the value sharp and replace only the slope: exercise 04-6 does it for a row, reference
+# [5] for pictures.
 #
 # ## Summary
 #
 # - Between pixels, the slope of a bilinear sample is a difference of neighbours, weighted; the gradient of a
 #   pixel is its weight. The sums in Equation 6 are a misprint. Normalised coordinates bring a factor $W / 2$.
-# - At a pixel there are two slopes. Equation 7 read literally returns neither but the value. Autograd
-#   follows the way a kernel is written, not the function it computes. PyTorch and the library take the slope to the right.
-# - The identity between equal sizes puts every place on a pixel. There, rounding chooses slopes unless
-#   the coordinates are exact.
+# - At a pixel there are two slopes, and between equal sizes the identity puts every place on one. Equation 7 read
+#   literally returns neither slope but the value; autograd follows the way a kernel is written, not the function it
+#   computes; PyTorch and the library take the slope to the right.
 # - The gradient of the image is a splat, the transpose of sampling; that of $\theta$ is one sum over all output
 #   pixels, $\sum_i \delta_i (x_i^t, y_i^t, 1)$.
 # - `gradcheck` in float64, away from kinks. Outside the picture gradients end: zeros and border padding both can
@@ -722,7 +723,7 @@ print("coarse to fine: all arrive:                  ", bool(shares["blurred by 8
 #
 # ## Exercises
 #
-# Replace each `...` and run the cell. Solutions are in
+# Replace each `...` and run the cell. A wrong answer is told what is wrong with it. Solutions are in
 # [solutions/04_gradients.ipynb](solutions/04_gradients.ipynb).
 
 # %% [markdown]
@@ -869,11 +870,12 @@ check("04-6", with_glasses)
 #
 # 1. M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu. *Spatial Transformer Networks*. NIPS 2015.
 #    [arXiv:1506.02025](https://arxiv.org/abs/1506.02025). Section 3.3.
-# 2. F. H. Clarke. *Optimization and Nonsmooth Analysis*. Wiley, 1983. The generalised gradient of a function
+# 2. F. H. Clarke. *Optimization and Nonsmooth Analysis*. Wiley, 1983; SIAM, 1990,
+#    [doi:10.1137/1.9781611971309](https://doi.org/10.1137/1.9781611971309). The generalised gradient of a function
 #    that is not convex: the convex hull of the limits of gradients around a point.
 # 3. The slope on the border itself: [pytorch/pytorch#23925](https://github.com/pytorch/pytorch/issues/23925).
 # 4. B. D. Lucas, T. Kanade. *An Iterative Image Registration Technique with an Application to Stereo Vision*.
-#    IJCAI 1981.
+#    IJCAI 1981. [dl.acm.org/doi/10.5555/1623264.1623280](https://dl.acm.org/doi/10.5555/1623264.1623280).
 # 5. W. Jiang, W. Sun, A. Tagliasacchi, E. Trulls, K. M. Yi. *Linearized Multi-Sampling for Differentiable Image
 #    Transformation*. ICCV 2019. [arXiv:1901.07124](https://arxiv.org/abs/1901.07124).
 #

@@ -38,10 +38,10 @@ images, labels = (tensor.to(device) for tensor in stn.data.digits("train"))
 test_images, test_labels = (tensor.to(device) for tensor in stn.data.digits("test"))
 
 # %% [markdown]
-# The paper asks little of the localisation network: $\theta = f_\mathrm{loc}(U)$ "can take any form, such as a
-# fully-connected network or a convolutional network, but should include a final regression layer". The last
-# layer we call the *head*, all before it the *body*. This chapter trains such networks alone, without the
-# classifier that chapter 06 puts behind.
+# The paper [1] asks little of the localisation network: $\theta = f_\mathrm{loc}(U)$ "can take any form, such as a
+# fully-connected network or a convolutional network, but should include a final regression layer". The last layer we
+# call the *head*, all before it the *body*. This chapter trains such networks alone, without the classifier that
+# chapter 06 puts behind.
 #
 # ## 5.1 Regression of a known pose
 #
@@ -158,8 +158,8 @@ print("scale, between 0.65 and 0.85:         ", 0.65 < share["scale"] < 0.85)
 print("angle, between 0.4 and 0.6:           ", 0.4 < share["angle"] < 0.6)
 
 # %% [markdown]
-# The place is known to a pixel; the angle explains only half of its variance, although it was *told* in
-# training. Is the network too small, or 500 steps too few? Three times the steps bring $R^2$ to 0.6. Something
+# The place is known to a pixel; the angle explains only half of its variance, although it was *told* in training. Is
+# the network too small, or 500 steps too few? Three times the steps, in a separate run, bring $R^2$ to 0.6. Something
 # else is missing.
 #
 # ## 5.2 What no picture tells
@@ -216,8 +216,9 @@ print("all digits: slope of what is read, between 0.4 and 0.6:", 0.4 < slope < 0
 
 # %% [markdown]
 # The network reads the angle that can be *seen*, turn plus slant. Over five seeds, $R^2$ with the turn is 0.50
-# (spread 0.00), with the sum 0.71 (0.00); of the 1s 0.72 (0.01) and 0.89 (0.01). (The moments' slant is itself
-# only a rough measure; of a 1 it is a good one.) What is left of the label is noise to whoever sees the picture.
+# (spread, the standard deviation, 0.00), with the sum 0.71 (0.00); of the 1s 0.72 (0.01) and 0.89 (0.01). (The
+# moments' slant is itself only a rough measure; of a 1 it is a good one.) What is left of the label is noise to
+# whoever sees the picture.
 #
 # The points also lie along a line that is less steep than the diagonal. This is no defect of training either. The
 # answer with the smallest expected squared error is the conditional mean, $\mathrm{E}[\theta \mid U]$: if a picture
@@ -255,24 +256,23 @@ print("scale, R squared above 0.65:     ", r_squared(learned["scale"], pose.scal
 print("angle, between 0.35 and 0.55:    ", 0.35 < r_squared(learned["angle"], pose.angle) < 0.55)
 
 # %% [markdown]
-# It works, and the place is even *more* exact than with the true pose as a teacher: off by 0.72 pixels (spread
-# 0.02) where the other is off by 0.91 (0.02), over five seeds; the angle's $R^2$ is lower, 0.44 (0.01) for 0.50.
-# The two losses weigh errors differently. Squared error of $\theta$ counts all six entries alike, but a pixel does
-# not care about entries, it cares how far its source point is off. Two fifths of a pixel of place count little
-# among six numbers and much in a picture of thin strokes. (Exercise 05-2 works out which error of $\theta$
-# would do the grid justice.)
+# It works, and the place is even *more* exact than with the true pose as a teacher: off by 0.72 pixels (spread 0.02)
+# where the other is off by 0.91 (0.02), over five seeds; the angle's $R^2$ is lower, 0.44 (0.01) for 0.50. The two
+# losses weigh errors differently. Squared error of $\theta$ counts all six entries alike, but a pixel does not care
+# about entries, it cares how far its source point is off. A fifth of a pixel of place counts little among six numbers
+# and much in a picture of thin strokes. (Exercise 05-2 works out which error of $\theta$ would do the grid justice.)
 #
 # How can this succeed, if a single picture's gradient sees a pixel far (section 4.10)? Among many digits some
 # happen to touch what they should become, and what is learned from these moves the others nearer. The network
 # shares what each picture's gradient cannot see.
 #
-# But the digit as it was is a label too. The next chapter takes also this away and leaves the class.
+# But the digit as it was is a label too. The next chapter takes this away too, and leaves the class.
 #
 # ## 5.4 The paper's two networks
 #
-# Appendix A.4 has two localisation networks for digits. For fully connected classifiers: three fully connected
-# layers (of 32 units: assumed). For convolutional ones: halve the input, convolve $5 \times 5$ to 20 channels, pool
-# by 2, convolve $5 \times 5$ to 20, one fully connected layer of 20. Neither convolution pads. Behind each comes
+# Appendix A.4 has two localisation networks for digits. For fully connected classifiers: three fully connected layers
+# (of 32 units each, as we assume). For convolutional ones: halve the input, convolve $5 \times 5$ to 20 channels,
+# pool by 2, convolve $5 \times 5$ to 20, one fully connected layer of 20. Neither convolution pads. Behind each comes
 # the head.
 
 
@@ -466,9 +466,9 @@ for side in (60, 100):
 # remains. That borders and padding tell convolutional networks where things are has been found in large
 # ones, too [3].
 #
-# So keep rows and columns up to a fully connected layer, as the paper does also with its large network for birds:
-# it takes an Inception *without its last pooling* (appendix A.6). Or give the place to the channels before they are
-# averaged (exercise 05-6), or add coordinates as channels of the input [4].
+# So keep rows and columns up to a fully connected layer, as the paper does also with its large network for birds: it
+# takes the Inception network *without its last pooling* (appendix A.6). Or give the place to the channels before they
+# are averaged (exercise 05-6), or add coordinates as channels of the input [4].
 #
 # ## 5.6 Where it starts
 #
@@ -506,7 +506,7 @@ for name, theta in starts.items():
     )
     print(f"{name:31} pixels off: {how_far:12}  the same for every digit: {alike}")
 
-# %% alt="Three panels with the same canvas and the grid before training. As usual: a tiny crumpled parallelogram near the middle. Identity as bias: nearly the canvas's frame, its sides not quite straight. Zero weights and identity as bias: exactly the canvas's frame."
+# %% alt="Three panels with the same canvas and the grid before training. As usual: a tiny crumpled parallelogram near the middle. Identity as bias: nearly the canvas's frame, a little askew. Zero weights and identity as bias: exactly the canvas's frame."
 fig, axes = plt.subplots(1, 3, figsize=(8, 2.9))
 for ax, (name, theta) in zip(axes, starts.items(), strict=True):
     show_grid(canvases[0], affine.grid(theta, (28, 28))[0], ax, name.replace(", ", ",\n"))
@@ -518,15 +518,16 @@ print("share of the canvas under the grid, below 5 %:", [share < 0.05 for share 
 # %% [markdown]
 # - *As usual*, the grid is a speck, and the output shows a few pixels of the middle, enlarged. The gradient of
 #   $\theta$ comes from these pixels alone.
-# - *The identity as bias* shows nearly the input, but askew, here by half a pixel, and differently for every digit.
-#   Nobody has asked for that; the network behind would have to unlearn it.
+# - *The identity as bias* shows nearly the input, but askew, here by less than two pixels, and differently for every
+#   digit. Nobody has asked for that; the network behind would have to unlearn it.
 # - *Zero weights* make the untrained transformer a plain copy, whatever stands before or behind it. So it can be put
 #   into a network that is trained already, and changes nothing until it has learned better. All starts of
 #   training are then alike but for the body's random weights.
 #
 # ## 5.7 The first two steps
 #
-# With features $h_n$ of picture $n$, the head says $\theta_n = W h_n + b$. Let $g_n$ be the gradient of $\theta_n$.
+# With features $h_n$ of picture $n$, the head says $\theta_n = W h_n + b$. (In this section $W$ and $b$ are the
+# head's weights and bias, not a width and a place, and $n$ counts pictures.) Let $g_n$ be the gradient of $\theta_n$.
 # The chain rule gives
 #
 # $$
@@ -566,13 +567,13 @@ for step in (1, 2):
     optimiser.step()
 
 # %% [markdown]
-# How far does such a step move the grid? Under Adam that can be said beforehand. Its first step changes every
+# How far does such a step move the grid? Under Adam [2] that can be said beforehand. Its first step changes every
 # parameter by $\eta$, against the sign of its gradient, however large or small that is. So entry $p$ of $\theta_n$
 # changes by
 #
 # $$ -\eta \Big( \sum_f \operatorname{sign}(\partial L / \partial W_{pf}) \, h_{nf} + \operatorname{sign}(\partial L / \partial b_p) \Big), \qquad \text{at most } \eta \, \Big(1 + \sum_f |h_{nf}|\Big), $$
 #
-# and a point by $W / 2$ pixels times that.
+# and a point by that times half the image's width in pixels.
 
 # %%
 RATE = 3e-3
@@ -602,10 +603,10 @@ print(
 )
 
 # %% [markdown]
-# All pictures of the batch move the same way, since no feature is negative and all share the signs: the first step
-# learns one common $\theta$, hardly anything of single pictures. And width has its price: with 128, 256 and 512 units
-# in each layer $\sum_f |h_{nf}|$ is about 4, 6 and 11 (mean of three seeds), and the same learning rate may take
-# steps larger in proportion.
+# Nearly all pictures of the batch move the same way, since no feature is negative and all share the signs: the first
+# step learns one common $\theta$, hardly anything of single pictures. And width has its price: with 128, 256 and 512
+# units in each layer $\sum_f |h_{nf}|$ is about 4, 6 and 11 (mean of three seeds), and the same learning rate may
+# take steps larger in proportion.
 #
 # ## 5.8 How large the gradient of theta is
 #
@@ -675,8 +676,8 @@ for group in stn.parameter_groups(model, learning_rate=0.01, localisation_factor
 # ## 5.9 Bounds
 #
 # A step that is too large is worse here than elsewhere. If it carries the grid off the canvas, the output is black,
-# every slope is 0 (section 4.9), and there is no way back. A **bounded** head cannot go that far. With $h$ from the
-# linear layer,
+# every slope is 0 (section 4.9), and there is no way back. A **bounded** head cannot go that far. With $h$ now for
+# what the linear layer says, one number for each of $\theta$,
 #
 # $$ \theta = \theta_0 + B \tanh(h / B), \qquad \frac{\partial \theta}{\partial h} = 1 - \tanh^2(h / B) = 1 - \Big(\frac{\theta - \theta_0}{B}\Big)^2, $$
 #

@@ -13,8 +13,9 @@
 # - to train it, fairly compared with a network of the same size that has none;
 # - to read a digit's place, size and angle off $\theta$, and to see what it learned and what not.
 #
-# **You need** chapters [02](02_coordinates_and_grids.ipynb) and [03](03_sampling.ipynb).
-# **Runs in** about 60 seconds on two cores, most of it training.
+# **You need** chapters [02](02_coordinates_and_grids.ipynb) and [03](03_sampling.ipynb); sections 6.2 and 6.3 say in
+# short what chapters [04](04_gradients.ipynb) and [05](05_localisation.ipynb) say at length. **Runs in** about 60
+# seconds on two cores, most of it training.
 
 # %% tags=["setup"]
 import math
@@ -43,10 +44,10 @@ test_images, test_labels = (tensor.to(device) for tensor in stn.data.digits("tes
 # %% [markdown]
 # ## 6.1 The task: RTS
 #
-# The paper's set **RTS** distorts each digit three ways at once: it is *rotated* by up to 45° either way,
-# *scaled* by 0.7 to 1.2, and *translated*, put anywhere on a canvas of $42 \times 42$ pixels. In training
-# every batch is distorted anew; our 2,000 test digits are distorted once. They come with their true pose. The
-# networks of this chapter never see it; we use it at the end, to look into what they did.
+# The paper's set **RTS** [1] distorts each digit three ways at once: it is *rotated* by up to 45° either way,
+# *scaled* by 0.7 to 1.2, and *translated*, put anywhere on a canvas of $42 \times 42$ pixels. In training every
+# batch is distorted anew; our 2,000 test digits are distorted once. They come with their true pose. The networks of
+# this chapter never see it; we use it at the end, to look into what they did.
 
 # %% alt="Sixteen canvases, each with one digit: large and small, leaning left and right, in the corners and in the middle."
 canvases, true_pose = rotated_translated_scaled(test_images, generator=torch.Generator().manual_seed(1))
@@ -140,11 +141,11 @@ for row, (name, where) in zip(axes, poses.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# The near digit is found, exactly, by nothing but gradients. The far one is not: the descent got stuck. A
-# bilinear sample only sees its four neighbours. So the gradient knows which way to go where the strokes of
-# output and wanted digit already touch, and next to nothing of strokes farther away. **The gradient of $\theta$
-# is near-sighted.** In between, chance decides: with 20°, 4 pixels right and 3 up, a thousandth added to the
-# first $\theta$ may turn success into failure.
+# The near digit is found, exactly, by nothing but gradients. The far one is not: the descent got stuck. A bilinear
+# sample only sees its four neighbours. So the gradient knows which way to go where the strokes of output and wanted
+# digit already touch, and next to nothing of strokes farther away. **The gradient of $\theta$ is near-sighted** [2].
+# In between, chance decides: with 20°, 4 pixels right and 3 up, a thousandth or two added to the first $\theta$ may
+# turn success into failure.
 #
 # This is one reason why we do not search $\theta$ anew for each image, by 200 steps each. The other is that we
 # never have the picture that is wanted. Instead a network predicts $\theta$ in one go, and learns from all
@@ -215,7 +216,7 @@ for step in (1, 2):
 #
 # ## 6.4 Assembled by hand
 #
-# Now the whole of figure 2: localisation network, grid generator, sampler.
+# Now the whole of the paper's Figure 2 (section 1.7): localisation network, grid generator, sampler.
 
 
 # %%
@@ -284,10 +285,11 @@ print("within 10 % of each other:", max(counts) < 1.1 * min(counts))
 # The transformer's output has $28 \times 28$ pixels, so it must decide what of the canvas is worth showing. At
 # the start, with the identity, it shows all of it, smaller.
 #
-# Both train for 3,000 steps of 128 digits, distorted on the fly with our own sampler, by Adam with the same
-# learning rate, $3 \cdot 10^{-3}$. It was chosen for the network *without*: of $1$, $2$, $3$ and $5 \cdot 10^{-3}$
-# it gave that one the lowest error (on the test digits, even: a choice in its favour). While they train, we take down the error on the test set every 250 steps,
-# with the time it took to get there; and, of the transformer, the $\theta$ of all test digits.
+# Both train for 3,000 steps of 128 digits, distorted on the fly with our own sampler, by Adam with the same learning
+# rate, $3 \cdot 10^{-3}$. It was chosen for the network *without*: of $1$, $2$, $3$ and $5 \cdot 10^{-3}$ it gave
+# that one the lowest error (on the test digits, even: a choice in its favour). While they train, we take down the
+# error on the test set every 250 steps, with the time it took to get there; and, of the transformer, the $\theta$ of
+# all test digits.
 
 # %%
 STEPS, EARLY = 3000, (30, 100)
@@ -329,8 +331,8 @@ print("without the transformer, more than one in ten:", errors["without"] > 0.10
 print("with it, at most half of the errors:          ", errors["with"] <= 0.5 * errors["without"])
 
 # %% [markdown]
-# One run proves little. Here are five, the first being ours, the others with other initial weights and other
-# batches; the errors in per cent:
+# One run proves little. Here are five, the first with our seed (the last digit depends on the machine), the others
+# with other initial weights and other batches; the errors in per cent:
 #
 # | seed | with | without | without / with |
 # | --- | --- | --- | --- |
@@ -353,9 +355,9 @@ step, seconds, error = [row for row in history["with"] if row[1] <= budget][-1]
 print(f"equal time: after {seconds:.1f} s the transformer had done {step} steps, error {error:.1%}")
 
 # %% [markdown]
-# At equal time the transformer is cut short, before its learning rate has come down, and is far ahead all the
-# same: in each of the five runs above its error was then about 5 %. How long would the other need to catch up?
-# With four times the steps it comes to 11 %, still more than twice as much.
+# At equal time the transformer is cut short, before its learning rate has come down, and is far ahead all the same:
+# in each of the five runs above its error was then about 5 %. How long would the other need to catch up? With four
+# times the steps it came to 11 %, in a separate run, still more than twice as much.
 #
 # ## 6.6 Watching it learn
 #
@@ -544,8 +546,8 @@ plt.show()
 # - **Each digit starts elsewhere.** Handwriting slants, and true angles count from the slant that the writer
 #   gave. "Upright" is what helps the classifier, not what the writer did.
 #
-# Taken together they make the cloud on the left. For comparison: the same localisation network, trained on
-# the *true angles* instead, reaches an $R^2$ of 0.60. So labels for the pose would buy more exact angles. But
+# Taken together they make the cloud on the left. For comparison: the same localisation network, trained on the *true
+# angles* instead, in a separate run, reaches an $R^2$ of 0.60. So labels for the pose would buy more exact angles. But
 # that was not the question.
 #
 # The exact figures:
@@ -616,12 +618,12 @@ print("normalised after the transformer, the same as constant:", torch.allclose(
 # background as `fill_value` (in a `stn.SpatialTransformer`: `canvas=background`); or to normalise after the
 # transformer.
 #
-# **The learning rate of the localisation network.** $\theta$ is sensitive: 0.1 more in one entry moves the
-# border of the grid by two pixels, and the gradients of hundreds of pixels add up in it. On large
-# photographs the paper lowers that rate: tenfold for house numbers, ten-thousandfold for birds. On our digits a
-# third of it changes next to nothing; at a tenth the error is about the same, but the angle's $R^2$ falls from
-# 0.4 to 0.2. It is the first thing to vary, in both directions. `stn.parameter_groups` gives any optimiser the two
-# rates (section 5.8 says why they should differ):
+# **The learning rate of the localisation network.** $\theta$ is sensitive: 0.1 more in one entry moves the border of
+# the grid by two pixels, and the gradients of hundreds of pixels add up in it. On large photographs the paper lowers
+# that rate: tenfold for house numbers, ten-thousandfold for birds. On our digits, in separate runs, a third of it
+# changed next to nothing; at a tenth the error was about the same, but the angle's $R^2$ fell from 0.4 to 0.2. It is
+# the first thing to vary, in both directions. `stn.parameter_groups` gives any optimiser the two rates (section 5.8
+# says why they should differ):
 
 # %%
 others, of_localisation = stn.parameter_groups(model, learning_rate=3e-3, localisation_factor=0.1)
@@ -629,9 +631,9 @@ for name, group in (("localisation network", of_localisation), ("all others", ot
     print(f"{name:20} {sum(p.numel() for p in group['params']):7,} parameters at {group['lr']:g}")
 
 # %% [markdown]
-# **A low error does not prove a good $\theta$.** With a localisation network of three layers of 32 units the error
-# falls to 5.3 %, nearly as low, and the angle's $R^2$ is 0.01: that one only learns to find and to enlarge. Look
-# at the grids.
+# **A low error does not prove a good $\theta$.** With a localisation network of three layers of 32 units, again in a
+# separate run, the error falls to 5.3 %, nearly as low, and the angle's $R^2$ is 0.01: that one only learns to find
+# and to enlarge. Look at the grids.
 #
 # ## Summary
 #
@@ -773,7 +775,6 @@ check("06-6", outside)
 #
 # ## Next
 #
-# [Chapter 07, A first Triton kernel](07_a_first_triton_kernel.ipynb) opens the sampler and writes it for a GPU.
-# The exercises of this chapter are another place to go on from: put the similarity of 06-5 into the transformer
-# of section 6.5, or two transformers in a row. Before:
-# [chapter 05, Localisation](05_localisation.ipynb).
+# [Chapter 07, A first Triton kernel](07_a_first_triton_kernel.ipynb) opens the sampler and writes it for a GPU. The
+# exercises of this chapter are another place to go on from: put the similarity of 06-5 into the transformer of
+# section 6.5, or two transformers in a row [3]. Before: [chapter 05, Localisation](05_localisation.ipynb).

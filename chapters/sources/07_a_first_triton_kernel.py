@@ -49,10 +49,11 @@ images, labels = (tensor.to(device) for tensor in stn.data.digits("test"))
 #
 # ## 7.1 Programs and blocks
 #
-# A GPU is fast because it does many things at once. A **kernel** is a function that it runs many times at
-# once; each run is a **program**, and learns only from its number which part of the work is its own. In CUDA
-# you write what a single thread does. In Triton [1] you write what a program does with a whole **block** of
-# numbers, as if with a small array, and the compiler deals it out to threads.
+# A GPU is fast because it does many things at once. A **kernel** is a function that it runs many times at once (no
+# relation of the sampling kernel $k$); each run is a **program**, and learns only from its number which part of
+# the work is its own. In CUDA, NVIDIA's own language, you write what a single thread does. In Triton [1] you write
+# what a program does with a whole **block** of numbers, as if with a small array, and the compiler deals it out to
+# threads.
 #
 # The smallest useful example multiplies a vector by a number:
 
@@ -83,8 +84,8 @@ print("as PyTorch does:", torch.equal(scale(vector, 3.0), 3.0 * vector))
 # - `@triton.jit` makes a kernel of a function. A call with `[(programs,)]` before its arguments **launches**
 #   the kernel: runs it `programs` times, with `tl.program_id(0)` = 0, 1, 2, ... In which order, and which of
 #   them at the same time, is not defined.
-# - A tensor arrives as a **pointer** to its first element. Shape, strides and length do not arrive. What the
-#   kernel should know of them it must be told: here `count`.
+# - A tensor arrives as a **pointer** to its first element. Its shape, its strides (section 7.5) and its length do
+#   not arrive. What the kernel should know of them it must be told: here `count`.
 # - `tl.arange(0, BLOCK)` is a block: 0, 1, 2, 3. A pointer plus a block of offsets is a block of pointers,
 #   and `tl.load` fetches them all.
 # - Three programs of four elements make twelve, and there are ten. The **mask** says which exist. Elsewhere
@@ -178,12 +179,12 @@ print(f"0 + 1 + ... + 15 = {total.item():.0f}")
 # | the interpreter shows | it cannot show |
 # | --- | --- |
 # | values: wrong formulas, masks, strides, offsets | races, and any order of programs but one |
-# | integer overflow, as 32-bit numbers wrap around | registers, and whether a kernel has too many |
+# | integer overflow, as 32-bit numbers wrap around | how much of a GPU's fastest memory, its registers, a kernel takes |
 # | every block, with `print` and `breakpoint()` | speed; its times say nothing about a GPU's |
 #
-# Two more differences. It computes **bfloat16** wrongly, without a word, unless the kernel converts to
-# float32 as soon as it has loaded. And as it steps in Python through every line of every program, it is slow:
-# give it small tensors and large blocks, so that there are few programs.
+# Two more differences. It computes **bfloat16**, float32's upper 16 bits, wrongly, without a word, unless the
+# kernel converts to float32 as soon as it has loaded. And as it steps in Python through every line of every
+# program, it is slow: give it small tensors and large blocks, so that there are few programs.
 #
 # ## 7.5 Strides
 #
@@ -225,8 +226,7 @@ print("scale_kernel's answer:", scale(crop, 2.0).flatten().cpu())
 # column `p % W'`.
 #
 # Where do they look? A program can work that out itself: Equation 1 needs six numbers, and the places live in
-# registers, the GPU's fastest memory, until they have been used. That is all that *fusing* the grid into the
-# sampler means.
+# registers until they have been used. That is all that *fusing* the grid into the sampler means.
 
 
 # %% tags=["needed-by-exercises"]
@@ -278,8 +278,8 @@ for align_corners in (True, False):
 
 # %% [markdown]
 # `places` was filled with NaN before, so that a pixel which no program had written would not have agreed. 784
-# pixels in blocks of 128 need 7 programs, the last of which has work for 16 of its 128 lanes. Here is what
-# one of them does:
+# pixels in blocks of 128 need 7 programs, the last of which has work for 16 of its 128 **lanes**, as the places in
+# a block are called. Here is what one of them does:
 
 # %% alt="Left: the output, a digit 5 turned by 20 degrees, with the 128 pixels of program 3 marked: the end of one row, the four whole rows below it, and the beginning of another. Right: the input, an upright 5, and the places where these pixels look: the same band of dots, slanted by 20 degrees."
 BLOCK, program = 128, 3
@@ -425,7 +425,7 @@ for align_corners in (False, True):
 # | --- | --- |
 # | `tl.load` of $\theta$ | 24 for a program of 1024 pixels: next to nothing |
 # | the places `a`, `b` | 0: they never leave the registers |
-# | `tl.load` of the taps | $4 C$. It asks for $16 C$, but each input pixel is a tap of four places, and a cache answers three of four |
+# | `tl.load` of the taps | $4 C$. It asks for $16 C$, but each input pixel is a tap of four places, and a cache, which keeps what was fetched lately, answers three of four |
 # | `tl.store` of the output | $4 C$ |
 # | **in one kernel** | $\mathbf{8 C}$ |
 # | a grid, written by one kernel | 8 |
@@ -443,11 +443,10 @@ for C in (1, 3, 16, 64):
 # With one channel the grid is two thirds of everything, and fusing wins up to a factor of 3. With 64
 # channels it wins 3 %. There, what counts is how well the loads of the channels are arranged.
 #
-# But is it memory that limits a sampler, and not arithmetic? The source has 18
-# floating-point operations a pixel for places and floors, 28 for the weights of four taps, and 8 for each
-# channel. Divided by the bytes that is the **arithmetic intensity**. What a GPU can do while it moves a byte
-# follows from its data sheet, operations a second divided by bytes a second; for float32 that is roughly
-# between ten and a hundred.
+# But is it memory that limits a sampler, and not arithmetic? The source has 18 floating-point operations a pixel
+# for places and floors, 28 for the weights of four taps, and 8 for each channel. Divided by the bytes that is the
+# **arithmetic intensity** [3]. What a GPU can do while it moves a byte follows from its data sheet, operations a
+# second divided by bytes a second; for float32 that is roughly between ten and a hundred.
 
 
 # %%
@@ -796,8 +795,8 @@ try_out(poisoned)
 #
 # ## Exercises
 #
-# Replace each `...` and run the cell. Where there are two, one belongs to the kernel and one to the function
-# that launches it. Solutions are in
+# Replace each `...` and run the cell. A wrong answer is told what is wrong with it. Where there are two `...`, one
+# belongs to the kernel and one to the function that launches it. Solutions are in
 # [solutions/07_a_first_triton_kernel.ipynb](solutions/07_a_first_triton_kernel.ipynb).
 
 # %% [markdown]

@@ -13,7 +13,8 @@
 # - to count what of an image is really read, in pixels and in the 32-byte sectors that memory delivers;
 # - what a turn by 90° does to the loads of a warp, and what channels-last does about it.
 #
-# **You need** [chapter 07](07_a_first_triton_kernel.ipynb). **Runs in** about 20 seconds on two cores.
+# **You need** chapters [04](04_gradients.ipynb) and [07](07_a_first_triton_kernel.ipynb), and Triton, which on
+# Linux is installed with the book. **Runs in** about 20 seconds on two cores.
 
 # %% tags=["setup"]
 import os
@@ -49,18 +50,18 @@ generator = torch.Generator().manual_seed(0)
 # %% [markdown]
 # ## 8.1 What a grid costs, by hand
 #
-# PyTorch has a function for the grid and a function for the sampler:
+# The paper [1] has a grid generator and a sampler, and PyTorch a function for each:
 #
 # ```python
 # grid = F.affine_grid(theta, size)     # writes two numbers for every output pixel
 # output = F.grid_sample(input, grid)   # reads them
 # ```
 #
-# Chapter 07 counted the bytes of the forward pass. Training has a backward pass too (chapter 04): it receives
-# the gradient of the output, reads the image, since a slope is a difference of neighbours, and returns a
-# gradient of the image and one of $\theta$. On the way to $\theta$ the composition has, for every output
-# pixel, a gradient of the grid. For an output pixel of $C$ float32 channels, and an image with as many
-# pixels:
+# Chapter 07 counted the bytes of the forward pass, as bytes bound the time [3]. Training has a backward pass too
+# (chapter 04): it receives the gradient of the output, reads the image, since a slope is a difference of
+# neighbours, and returns a gradient of the image and one of $\theta$. On the way to $\theta$ the composition
+# has, for every output pixel, a gradient of the grid. For an output pixel of $C$ float32 channels, and an image
+# with as many pixels:
 #
 # | | forward | backward |
 # | --- | --- | --- |
@@ -190,9 +191,9 @@ print("the library:  ", kept(lambda: stn_kernels.affine_sample(images, thetas, S
 # tiles, coordinates are exact, weights are computed before the loop over channels, and float64 and half
 # precision work.
 #
-# First a **map**, from output pixels to places, both in pixels from the centre of their picture. With
-# $r^t = (x, y)$ of the output and the half extents $e$ of input and output, chapter 02's $\frac{W}{2}$ or
-# $\frac{W - 1}{2}$, Equation 1 reads
+# First a **map**, from output pixels to places, both in pixels from the centre of their picture, $a$ and $b$
+# too. With $r^t = (x, y)$ of the output and the half extents $e$ of input and output, chapter 02's $\frac{W}{2}$
+# or $\frac{W - 1}{2}$, Equation 1 reads
 #
 # $$
 # a = \theta_{11} \frac{e_a}{e_x} \, x + \theta_{12} \frac{e_a}{e_y} \, y + \theta_{13} \, e_a, \qquad
@@ -472,9 +473,9 @@ for name, ours, theirs in (
     print(f"{name:12} agrees with the library: {torch.allclose(ours, theirs, rtol=0, atol=2e-5)}")
 
 # %% [markdown]
-# The library is built in this way, `affine_sample`, `projective_sample`, `tps_sample` and the others around
-# one kernel. But do they all save the same? Fusing avoids what is written only to be read again. It does not
-# avoid reading the input, and a displacement field *is* an input. For $C = 1$:
+# The library is built in this way, `affine_sample`, `projective_sample`, `displacement_sample` and the others
+# around one kernel. But do they all save the same? Fusing avoids what is written only to be read again. It does
+# not avoid reading the input, and a displacement field *is* an input. For $C = 1$:
 
 # %%
 rows = {
@@ -647,10 +648,10 @@ plt.show()
 #
 # ## 8.11 What a warp asks for
 #
-# The last section let every sector be read once. That takes caches: a neighbour's tap must still be there.
-# How much is asked of them? On a GPU 32 lanes, a **warp**, load together, and a load asks for all the sectors
-# that its 32 numbers lie in. Here is one load, for the upper left taps of 32 output pixels, turned by 45°:
-# once for 32 pixels in a row, once for a patch of $4 \times 8$.
+# The last section let every sector be read once. That takes caches: a neighbour's tap must still be there. How
+# much is asked of them? On a GPU 32 lanes, a **warp** (it warps nothing), load together, and a load asks for all
+# the sectors that its 32 numbers lie in [2]. Here is one load, for the upper left taps of 32 output pixels,
+# turned by 45°: once for 32 pixels in a row, once for a patch of $4 \times 8$.
 
 
 # %% alt="Two pictures of a part of the image at 45 degrees, sectors drawn as boxes of eight pixels by one. Left: the taps of 32 pixels in a row form a long diagonal line, which crosses a new sector at nearly every pixel. Right: the taps of a patch of 4 by 8 pixels form a compact slanted rectangle that needs fewer than half as many sectors."
@@ -740,9 +741,9 @@ by_shape = [fused(pictures, warps.float(), (19, 27), tile=tile) for tile in ((4,
 print("the same values, whatever the tile:", all(torch.equal(by_shape[0], other) for other in by_shape[1:]))
 
 # %% [markdown]
-# By default the library takes tiles of $8 \times 32$ for channels-first images, with rows as warps: the best
-# choice upright. Whether patches are faster at 45°, and whether it matters, is a question for a GPU, and not
-# yet measured.
+# By default the library takes tiles of $8 \times 32$ for images that lie in memory channel by channel, with rows as
+# warps: the best choice upright. Whether patches are faster at 45°, and whether it matters, is a question for a GPU,
+# and not yet measured.
 #
 # ## 8.12 Channels-last
 #
@@ -842,7 +843,7 @@ print(f"{len(found)} settings measured" if found else "not measured yet: there a
 #
 # ## Exercises
 #
-# Replace each `...` and run the cell. Solutions are in
+# Replace each `...` and run the cell. A wrong answer is told what is wrong with it. Solutions are in
 # [solutions/08_fusing_grid_and_sampler.ipynb](solutions/08_fusing_grid_and_sampler.ipynb).
 
 # %% [markdown]
@@ -912,13 +913,39 @@ def attention_sample(input, parameters, size):
 check("08-3", attention_sample)
 
 # %% [markdown]
-# ### Exercise 08-4: fuse the loss, too
+# ### Exercise 08-4: a lens
 #
-# Registration compares the sampled image $V$ with a target $T$ of the same shape: $\sum (V - T)^2$ over
-# channels and pixels, one number for each image. $V$ is written only to be read again; so do not write it.
-# Let each program store the sum over its tile, and add up the few sums with PyTorch. `input` (N, C, H, W),
-# `theta` (N, 2, 3) and `target` (N, C, H', W') are float32, `target` contiguous; return (N,). The check looks
-# at what is allocated.
+# A wide-angle lens draws the rim of a scene too near to the centre, or too far from it. The map that undoes it has
+# one number, $k$: an output pixel at $(x, y)$ looks at $(1 + k \, (x^2 + y^2)) \, (x, y)$, all normalised. Write the
+# map, for parameters (M, 1), and the sampler.
+
+
+# %% tags=["exercise"]
+@triton.jit
+def lens(parameters_ptr, m, target, extents, COMPUTE: tl.constexpr):
+    # >>> solution
+    x, y = target[0] / extents[1][0], target[1] / extents[1][1]
+    stretch = 1 + tl.load(parameters_ptr + m).to(COMPUTE) * (x * x + y * y)
+    return stretch * x * extents[0][0], stretch * y * extents[0][1]
+    # <<< solution
+
+
+def lens_sample(input, parameters, size):
+    # >>> solution
+    return fused(input, parameters, size, lens)
+    # <<< solution
+
+
+check("08-4", lens_sample)
+
+# %% [markdown]
+# ### Exercise 08-5: fuse the loss, too
+#
+# Registration compares the sampled image $V$ with the one that is wanted, $V^*$, of the same shape:
+# $\sum (V - V^*)^2$ over channels and pixels, one number for each image. $V$ is written only to be read again;
+# so do not write it. Let each program store the sum over its tile, and add up the few sums with PyTorch. `input`
+# (N, C, H, W), `theta` (N, 2, 3) and `target`, $V^*$ (N, C, H', W'), are float32, `target` contiguous; return
+# (N,). The check looks at what is allocated.
 
 
 # %% tags=["exercise"]
@@ -963,7 +990,7 @@ def mismatch(input, theta, target):
     # <<< solution
 
 
-check("08-4", mismatch)
+check("08-5", mismatch)
 
 # %% [markdown]
 # ## In the library

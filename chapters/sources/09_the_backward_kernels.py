@@ -66,9 +66,9 @@ print("V = S U       =", S @ row)
 print("dL/dU = S^T g =", S.T @ g)
 
 # %% [markdown]
-# Row $i$ of $S$ says what output pixel $i$ reads. Column $q$ says who reads input pixel $q$, and how much of
-# it: the second pixel is read by all three, $0.25 \cdot 1 + 0.5 \cdot 2 + 0.25 \cdot 3 = 2$. The last is read
-# by nobody and its gradient is 0.
+# Row $i$ of $S$ says what output pixel $i$ reads, and $g_i = \partial L / \partial V_i$ is the gradient that
+# arrives there. Column $q$ says who reads input pixel $q$, and how much of it: the second pixel is read by all
+# three, $0.25 \cdot 1 + 0.5 \cdot 2 + 0.25 \cdot 3 = 2$. The last is read by nobody and its gradient is 0.
 #
 # For images it is the same, with more numbers. Two helpers first. A kernel wants $\theta$ in pixels, and
 # counted from the centres of both images, since then the identity is exact (section 3.10):
@@ -145,10 +145,11 @@ print("S^T g is autograd's gradient:", torch.allclose((S.T @ g.flatten()).reshap
 #
 # - **Scatter** goes through $S$ by rows. An output pixel knows its row: Equation 1 says where it looks, and
 #   four taps follow. It *throws* $g_i$ times each weight onto a pixel that others throw at, too.
-# - **Gather** goes by columns. An input pixel owns its sum, *collects* $g_i$ from its readers and writes
-#   once. But no formula that we have says who they are, and there are none of them, or seventeen.
+# - **Gather** goes by columns. An input pixel owns its sum, *collects* $g_i$ from its readers and writes once. But
+#   no formula that we have says who they are, and there are none of them, or seventeen.
 #
-# The first part of this chapter throws, the second part collects.
+# The first part of this chapter throws, the second part collects. (Compilers have learned to turn the one into the
+# other [4].)
 #
 # ## 9.2 Scatter
 #
@@ -376,8 +377,8 @@ for name, warp in warps.items():
 # - **Enlarged**, everything comes down on one pixel in fifty-five, more than 200 adds on each; and the 32
 #   lanes that issue one instruction together, neighbours in a row, want only five different pixels.
 # - **Shrunk**, nobody meets anybody, and only one output pixel in sixteen sees the image at all.
-# - **All at one point**: 65,536 adds on each of four pixels. A transformer that has collapsed is the slowest
-#   of all, and it makes no difference how many multiprocessors there are.
+# - **All at one point**: 65,536 adds on each of four pixels. A transformer that has collapsed is the slowest of
+#   all, and it makes no difference how many programs the GPU could run at once.
 #
 # As a picture, adds that weigh something, on $48 \times 48$ pixels:
 
@@ -450,10 +451,10 @@ print("strides of the result, (N, C, H, W):", channels_last.stride())
 print("agrees with autograd:", torch.allclose(channels_last.cpu().double(), of_image, rtol=0, atol=1e-4))
 
 # %% [markdown]
-# What is it good for? Neighbouring lanes now add to *neighbouring addresses*, always, whatever the transform;
-# and a GPU has wide instructions for neighbours. NVIDIA's from Hopper on (sm_90) can add a vector of four
-# float32, 16 bytes, in one instruction [1]. Instructions that a thread issues for one output pixel of
-# $C = 64$ channels:
+# What is it good for? Neighbouring lanes now add to *neighbouring addresses*, always, whatever the transform; and
+# a GPU has wide instructions for neighbours. NVIDIA's from the Hopper generation on (sm_90 to compilers; sm_80,
+# below, is an older one) can add a vector of four float32, 16 bytes, in one instruction [1]. Instructions that a
+# thread issues for one output pixel of $C = 64$ channels:
 
 # %%
 C, tap_count = 64, 4
@@ -528,12 +529,12 @@ print(
 print(f"and are off the exact one by up to   {(spread - exact).abs().max() / largest:.0e}")
 
 # %% [markdown]
-# Ten orders, ten answers, and each as good as the other. As *errors* they are no cause for concern. But
-# training feeds them back: a last bit in the first step is another network after the hundredth. You cannot
-# tell then whether a change in your code or the order of the programs changed a result, you cannot bisect,
-# and a test can only say "about". PyTorch's own backward of `grid_sample` on a GPU adds atomically as well,
-# and under `torch.use_deterministic_algorithms(True)` raises an error rather than return bits that may differ
-# [5].
+# Ten orders, ten answers, and each as good as the other: how far apart they can be has bounds [3]. As *errors*
+# they are no cause for concern. But training feeds them back: a last bit in the first step is another network
+# after the hundredth. You cannot tell then whether a change in your code or the order of the programs changed a
+# result, you cannot bisect, and a test can only say "about". PyTorch's own backward of `grid_sample` on a GPU adds
+# atomically as well, and under `torch.use_deterministic_algorithms(True)` raises an error rather than return bits
+# that may differ [5].
 #
 # ## 9.6 Fixed point
 #
@@ -722,10 +723,10 @@ for name, (R, grid_bytes) in families.items():
     print(f"{name:27} {R:4} {4 * R / (grid_bytes * P):12.1%}")
 
 # %% [markdown]
-# A thin plate spline through many points has more numbers than a program has pixels. There a program should
-# own more of them: a *run* of several tiles, whose sums stay in registers from one to the next. The library
-# makes runs as long as it takes for the rows to stay below a tenth of a grid. (Where the output is so small
-# that one run is all of it, there is one row.)
+# A thin plate spline (chapter 11) has two numbers for each of its points and six more; through many points these
+# are more numbers than a program has pixels. There a program should own more pixels: a *run* of several tiles,
+# whose sums stay in registers from one to the next. The library makes runs as long as it takes for the rows to
+# stay below a tenth of a grid. (Where the output is so small that one run is all of it, there is one row.)
 #
 # ## 9.8 Gather: who reads me?
 #
@@ -963,7 +964,7 @@ for name, theta in list(warps.items())[:-1]:  # all at one point: that has no in
 # the other. Shrunk, two boxes in three are empty, and what is written there is a zero.
 #
 # The library's kernel does not visit the whole box. Row by row of it, the two inequalities leave an interval
-# of $x$ (exercise 09-3), which is the parallelogram itself. And it takes many channels for one visit.
+# of $x$ (exercise 09-4), which is the parallelogram itself. And it takes many channels for one visit.
 #
 # ### Where there is no inverse
 #
@@ -1083,20 +1084,38 @@ print("the gradient of S^T g is S:", torch.allclose(twice, stn_kernels.affine_sa
 # - A scatter needs zeroes, atomics, and a buffer in float32: in float16 sums stand still.
 # - Contention is counted, not guessed: enlarging is its worst case among useful transforms. Channels-last
 #   turns four adds into one instruction where the hardware has it.
-# - Floating-point sums depend on the order. Integers do not: 64 bits, a power of two as scale, and a bound
-#   that the worst case shows to be needed.
-# - The gradient of $\theta$ is a reduction: partial sums, each written once, added in a fixed order.
+# - Floating-point sums depend on the order; integers do not: 64 bits, a power of two as scale, and a bound that
+#   the worst case shows to be needed. The gradient of $\theta$ needs neither atomics nor integers: partial sums,
+#   each written once, are added in a fixed order.
 # - The readers of a pixel lie in an open box around $M^{-1}(q - t)$ with the row sums of $|M^{-1}|$ as
 #   half-widths. Where the inverse is no good, the scatter takes over.
 #
 # ## Exercises
 #
-# Replace each `...` and run the cell. Where there are two, one belongs to the kernel and one to the function
-# that launches it. Solutions are in
+# Replace each `...` and run the cell. A wrong answer is told what is wrong with it. Where there are two `...`, one
+# belongs to the kernel and one to the function that launches it. Solutions are in
 # [solutions/09_the_backward_kernels.ipynb](solutions/09_the_backward_kernels.ipynb).
 
 # %% [markdown]
-# ### Exercise 09-1: 32 bits
+# ### Exercise 09-1: whose bits?
+#
+# The programs of a launch run in another order than before. Which of these gradients may have other bits then?
+# Give the list of their names.
+#
+# - `"float32"`: shares in float32, added by `tl.atomic_add`;
+# - `"float16"`: shares in float16, added by `tl.atomic_add` into a buffer in float32;
+# - `"integers"`: shares as whole numbers of units, added by `tl.atomic_add` into 64-bit integers;
+# - `"rows"`: each program writes its float32 sum to a row of its own, and PyTorch adds the rows afterwards;
+# - `"gather"`: each input pixel adds up its readers, in float32, in a loop of its own.
+
+# %% tags=["exercise"]
+# >>> solution
+depend_on_the_order = ["float32", "float16"]
+# <<< solution
+check("09-1", depend_on_the_order)
+
+# %% [markdown]
+# ### Exercise 09-2: 32 bits
 #
 # A 64-bit buffer is twice as large as a float32 one. Would 32-bit integers do? By the rule of section 9.6 the
 # sums may reach $2^{30}$ then. How many bits are left for the largest gradient with an output of $28 \times
@@ -1106,10 +1125,10 @@ print("the gradient of S^T g is S:", torch.allclose(twice, stn_kernels.affine_sa
 # >>> solution
 bits_of_32 = [30 - math.ceil(math.log2(28 * 28)), 30 - math.ceil(math.log2(224 * 224))]
 # <<< solution
-check("09-1", bits_of_32)
+check("09-2", bits_of_32)
 
 # %% [markdown]
-# ### Exercise 09-2: how long a run
+# ### Exercise 09-3: how long a run
 #
 # A spline through 60 points has $R = 126$ numbers, float32. Programs work on tiles of 128 output pixels, and
 # rows of sums should take at most a tenth of what a grid of float32 would. How many tiles must a run have,
@@ -1121,10 +1140,10 @@ tiles = math.ceil(4 * 126 / (0.1 * 8 * 128))
 runs = math.ceil(512 * 512 / 128 / tiles)
 tiles_and_bytes = [tiles, runs * 126 * 4]
 # <<< solution
-check("09-2", tiles_and_bytes)
+check("09-3", tiles_and_bytes)
 
 # %% [markdown]
-# ### Exercise 09-3: the row of a parallelogram
+# ### Exercise 09-4: the row of a parallelogram
 #
 # The box has corners that nobody reads from. Write a function that finds, in *one row* of the output, the
 # readers of an input pixel: `M` is a tensor (2, 2), `d` $= q - t$ a tensor (2,), and `y` the row, all counted
@@ -1142,10 +1161,10 @@ def row_interval(M, d, y):
     # <<< solution
 
 
-check("09-3", row_interval)
+check("09-4", row_interval)
 
 # %% [markdown]
-# ### Exercise 09-4: collect
+# ### Exercise 09-5: collect
 #
 # `repeat` enlarges a picture (H, W) by a whole number $k$: each pixel becomes a block of $k \times k$. Its
 # backward could scatter, but need not. Write the gather, kernel and launch: `values` is $\partial L /
@@ -1177,7 +1196,7 @@ def collect(values, k):
     # <<< solution
 
 
-check("09-4", collect)
+check("09-5", collect)
 
 # %% [markdown]
 # ## In the library

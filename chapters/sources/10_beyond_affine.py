@@ -48,10 +48,11 @@ def regular_grid(size):
 # %% [markdown]
 # ## 10.1 A ladder
 #
-# Equation 1 is an example. Section 3.2 of the paper goes on: the class of transformations may be smaller,
+# Equation 1 is an example. Section 3.2 of the paper [1] goes on: the class of transformations may be smaller,
 # like attention, or larger, "a plane projective transformation with 8 parameters, piecewise affine, or a thin
 # plate spline"; any is allowed that is differentiable with respect to its parameters. Here they are, by what
-# they cost.
+# they cost; the ladder up to projective is that of projective geometry [3]. (What a map does to a picture is
+# called a *warp*; GPUs have given the word another meaning, section 8.11.)
 #
 # | family | numbers | in the library | cannot undo |
 # | --- | --- | --- | --- |
@@ -283,7 +284,8 @@ print("x^s", "".join(f"{x / (1 + 1.6 * x):8.2f}" for x in row))
 # The source runs off to the left, passes through infinity and comes back **from the right**. Beyond the
 # horizon $h_3$ is negative: in a photograph these points lie behind the camera. The formula does not mind. It
 # divides both coordinates by a negative number, which turns the picture by 180°. A floor of digits, with
-# $m_{32} = 3$:
+# $m_{32} = 3$ (`antialias=True` takes means where the output shrinks, so that the far digits do not flicker;
+# chapter 14 is about it):
 
 # %% alt="Left: a board of six by six digits. Right: the output. In its lower part the board lies like a floor that runs away to the horizon, a third of the height from the top. Above the horizon, in what should be sky, two rows of the board appear once more, upside down."
 board = images[:36].reshape(6, 6, 28, 28).transpose(1, 2).reshape(1, 1, 168, 168)
@@ -312,11 +314,12 @@ print(
 #
 # $$ h_3 > 0 \text{ on all of the output} \quad \Longleftrightarrow \quad |m_{31}| + |m_{32}| < 1 $$
 #
-# `stn.Projective` holds $\theta$ to this: $m = b \tanh(\theta / b)$ with $b = 0.45$ for each of the two, so
-# that their sum stays below `bound=0.9`. Around 0 the slope is 1, and small $\theta$ are what they seem.
-# `stn.FourCorners` takes the corners as $\theta$ instead: each moves from its place by $b \tanh(\theta / b)$.
-# With $b = \frac{1}{2}$ each corner keeps to its own square of side 1, the quadrilateral stays convex, and
-# the denominator positive. We try both with ten thousand wild $\theta$.
+# `stn.Projective` holds $\theta$ to this, as in section 5.9 (there the bound was called $B$, a letter that
+# will be needed): $m = b \tanh(\theta / b)$ with $b = 0.45$ for each of the two, so that their sum stays
+# below `bound=0.9`. Around 0 the slope is 1, and small $\theta$ are what they seem. `stn.FourCorners` takes
+# the corners as $\theta$ instead: each moves from its place by $b \tanh(\theta / b)$. With $b = \frac{1}{2}$
+# each corner keeps to its own square of side 1, the quadrilateral stays convex, and the denominator positive.
+# We try both with ten thousand wild $\theta$.
 
 
 # %%
@@ -360,7 +363,7 @@ for name, end in (("at a corner still convex", [0.5, 0.5]), ("beyond the diagona
 # \begin{pmatrix} \delta_{x, i} \\ \delta_{y, i} \\ - (\delta_{x, i} \, x_i^s + \delta_{y, i} \, y_i^s) \end{pmatrix} p_i^T
 # $$
 #
-# The first two rows are those of Equation 1, weighed by $1 / h_3$. The third asks whether pixels want to go
+# The first two rows are those of Equation 1, weighted by $1 / h_3$. The third asks whether pixels want to go
 # outwards or inwards.
 
 
@@ -446,7 +449,8 @@ plt.show()
 
 # %% [markdown]
 # What error is left was lost on the way: the far edge of the page has fewer pixels in the photograph than on
-# the page. Here we knew the corners. A spatial transformer with `stn.FourCorners` has them predicted.
+# the page. Here we knew the corners. A spatial transformer with `stn.FourCorners` has them predicted, as a
+# network can [5].
 #
 # ## 10.7 Composing, inverting, and sampling twice
 #
@@ -662,13 +666,13 @@ print(
 #
 # $$ T_\theta = M_\theta \, B $$
 #
-# $B$, of shape $D \times N$, is a fixed representation of the $N$ output pixels: $D$ numbers for each.
-# $M_\theta$, $2 \times D$, mixes them. Affine is the case $B = (x, y, 1)^T$ with $M_\theta = A_\theta$. A
-# mesh is the case where $B$ holds the barycentric weights and $M_\theta$ the moved vertices. Projective is a
-# case only *before* the divide, with $M_\theta$ $3 \times 3$. And the gradient needs to be derived once, for
-# all:
+# Here $T_\theta$ is the grid $T_\theta(G)$ of chapter 02, as a matrix $2 \times H' W'$. $B$, of shape
+# $D \times H' W'$, is a fixed representation of the output pixels: $D$ numbers for each. $M_\theta$,
+# $2 \times D$, mixes them. Affine is the case $B = (x, y, 1)^T$ with $M_\theta = A_\theta$. A mesh is the
+# case where $B$ holds the barycentric weights and $M_\theta$ the moved vertices. Projective is a case only
+# *before* the divide, with $M_\theta$ $3 \times 3$. And the gradient needs to be derived once, for all:
 #
-# $$ \frac{\partial L}{\partial M_\theta} = \Delta \, B^T, \qquad \Delta = (\delta_1, \ldots, \delta_N) $$
+# $$ \frac{\partial L}{\partial M_\theta} = \Delta \, B^T, \qquad \Delta = (\delta_1, \ldots, \delta_{H' W'}) $$
 
 # %%
 bases = {"affine": regular_grid((28, 28)), "mesh": weights}
@@ -803,8 +807,8 @@ print(f"of the {theta.numel()} numbers more than half have no gradient at the st
 # %% [markdown]
 # Nothing makes neighbours agree. And most of the numbers hear nothing: where the picture is flat its slope is
 # 0, and nobody else speaks for that pixel. In practice a displacement field is never used alone. One adds a
-# penalty on differences between neighbours (exercise 10-6), or predicts the field on a coarse lattice, which
-# is hats again, or by a convolutional network, which is smooth by its making.
+# penalty on differences between neighbours ([6], and exercise 10-6), or predicts the field on a coarse
+# lattice, which is hats again, or by a convolutional network, which is smooth by its making.
 #
 # ## 10.11 Which family?
 #
@@ -978,13 +982,14 @@ print(f"rows and columns meet at {angle:.0f} degrees")
 #   picture turns over; $|m_{31}| + |m_{32}| < 1$ keeps that out of the output.
 # - A mesh is affine in each triangle, continuous, bent at edges; it folds where a determinant is negative. A
 #   vertex hears its star alone.
-# - Affine maps, meshes, hats and splines are all $T_\theta = M_\theta B$, with one gradient, $\Delta B^T$.
+# - Affine maps, meshes and hats are all $T_\theta = M_\theta B$, with one gradient, $\Delta B^T$; so are the
+#   splines of the next chapters.
 # - Compose matrices rather than sample twice. And a small error in the picture does not prove that the map is
 #   right.
 #
 # ## Exercises
 #
-# Replace each `...` and run the cell. Solutions are in
+# Replace each `...` and run the cell. A wrong answer is told what is wrong with it. Solutions are in
 # [solutions/10_beyond_affine.ipynb](solutions/10_beyond_affine.ipynb).
 
 # %% [markdown]
@@ -1119,7 +1124,8 @@ check("10-7", quadratic)
 # 1. M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu. *Spatial Transformer Networks*. NIPS 2015.
 #    [arXiv:1506.02025](https://arxiv.org/abs/1506.02025). Section 3.2.
 # 2. P. S. Heckbert. *Fundamentals of Texture Mapping and Image Warping*. Master's thesis, University of
-#    California, Berkeley, 1989.
+#    California, Berkeley, 1989. [Report
+#    UCB/CSD-89-516](https://www2.eecs.berkeley.edu/Pubs/TechRpts/1989/5504.html).
 # 3. R. Hartley, A. Zisserman. *Multiple View Geometry in Computer Vision*. 2nd edition, Cambridge University
 #    Press, 2004. [doi:10.1017/CBO9780511811685](https://doi.org/10.1017/CBO9780511811685). Chapter 2: the
 #    ladder up to projective, and what each step keeps.

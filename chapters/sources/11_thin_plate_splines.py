@@ -14,8 +14,8 @@
 # - to make of two plates a map of the plane, from target to source, and to sample an image through it;
 # - what goes wrong: folds, inverses, points on a line, coordinates in pixels.
 #
-# **You need** chapters [02](02_coordinates_and_grids.ipynb) and [03](03_sampling.ipynb), and partial
-# derivatives. **Runs in** about 20 seconds on two cores.
+# **You need** chapters [02](02_coordinates_and_grids.ipynb) and [03](03_sampling.ipynb), partial derivatives,
+# and integration by parts for sections 11.2 and 11.5. **Runs in** about 20 seconds on two cores.
 
 # %% tags=["setup"]
 import math
@@ -70,8 +70,9 @@ print(f"the plane that fits best misses the nails by up to {(P @ plane - heights
 #
 # $$ J(f) = \iint f_{xx}^2 + 2 f_{xy}^2 + f_{yy}^2 \; dx \, dy $$
 #
-# over the whole plane. Height costs nothing, nor does slope; only curvature does. In one dimension the same
-# idea gives the cubic spline, which is named after the draughtsman's flexible lath.
+# over the whole plane. Height costs nothing, nor does slope; only curvature does. (The plate was first used
+# like this for the wings of aircraft [2].) In one dimension the same idea gives the cubic spline, which is
+# named after the draughtsman's flexible lath.
 #
 # ## 11.2 One push
 #
@@ -94,8 +95,9 @@ print(f"the plane that fits best misses the nails by up to {(P @ plane - heights
 #
 # Let autograd check that, four derivatives deep. And how strong is the push? The flow of
 # $\nabla \Delta \varphi$ out of a circle says what is inside:
-# $2 \pi r \cdot \frac{d}{dr}(4 \log r + 4) = 8 \pi$, whatever the radius. All of it sits in the centre:
-# $\Delta\Delta\varphi = 8 \pi \, \delta$.
+# $2 \pi r \cdot \frac{d}{dr}(4 \log r + 4) = 8 \pi$, whatever the radius. All of it sits in the centre, for
+# which one writes $\Delta\Delta\varphi = 8 \pi \, \delta$. (In this chapter $\Delta$ is the Laplacian and
+# $\delta$ a unit of push in a single point; in chapters 04 and 10 both were gradients.)
 
 
 # %% tags=["needed-by-exercises"]
@@ -251,9 +253,9 @@ print(f"the highest place lies {(surface.max() - heights.max()):.3f} above the h
 #
 # $$ J = \iint f \, \Delta\Delta f = \sum_k 8 \pi \, w_k f(p_k) = 8 \pi \, w^T (\mathbf{K} w + \mathbf{P} a) = 8 \pi \, w^T \mathbf{K} w $$
 #
-# because $\mathbf{P}^T w = 0$. It is force times way, summed over the nails. That nothing is left over at
-# infinity is due to the side conditions. We do the integral, too, over squares that grow: with midpoints of
-# $x = \sinh t$, which lie dense around the nails and reach far out.
+# because $\mathbf{P}^T w = 0$. It is force times distance, summed over the nails. That nothing is left over
+# at infinity is due to the side conditions. We do the integral, too, over squares that grow: with midpoints
+# of $x = \sinh t$, which lie dense around the nails and reach far out.
 
 
 # %%
@@ -307,7 +309,7 @@ print(
 
 # %% [markdown]
 # Every other height costs more. And every other surface through the five nails passes above or below the
-# plate somewhere. There it has a sixth nail, and so more energy than the plate.
+# plate somewhere. There it has a sixth nail, and so more energy than the plate. (Duchon [3] has the proof.)
 #
 # The formula also says when there is a solution. If all heights are 0, then $J = 8 \pi \, w^T z = 0$: the
 # surface has no curvature and is a plane. A plane has no pushes in it, so $w = 0$ if the points are distinct;
@@ -318,7 +320,7 @@ print(
 # ## 11.6 Springs instead of nails
 #
 # Measured heights have errors, and a plate that meets each of them bends around the noise. So let it miss
-# them a little, if that saves bending:
+# them a little, if that saves bending [4]:
 #
 # $$ \text{minimise} \quad \sum_k \big(f(p_k) - z_k\big)^2 + \frac{\lambda}{8 \pi} \, J(f) $$
 #
@@ -382,7 +384,7 @@ for ours, theirs in ((0, 0), (0.1, 0.1), (0.1, 0.2)):
 # = \sum_k \begin{bmatrix} w_k^x \\ w_k^y \end{bmatrix} \varphi(|p - c_k|) + A_\theta \begin{bmatrix} x \\ y \\ 1 \end{bmatrix}. $$
 #
 # Both plates stand on the same nails. The matrix is the same, and there are two right-hand sides instead of
-# one. What was a plane is now Equation 1.
+# one. What was a plane is now Equation 1. The paper [5] names this family beside the affine one.
 
 # %%
 target = 0.75 * uniform_grid((4, 4), align_corners=True).flatten(0, 1)  # 16 points, row by row
@@ -799,10 +801,10 @@ check("11-8", way_back)
 # | a warp without a grid in memory | `stn_kernels.tps_sample` |
 # | the pictures | `stn.spline_plotting.show_plate` and `show_warp`, `stn.widgets.explore` |
 #
-# Whoever comes from the toolbox py-thin-plate-spline finds each of its functions, what it is called here and
-# what is different, in a table in the docstring of `stn.thin_plate_spline`. The differences that matter most:
-# three side conditions instead of one in the reduced form, coordinates in $[0, 1]$ there (`interval=(0, 1)`,
-# `align_corners=True`), and an identity that is the identity.
+# Whoever comes from the toolbox py-thin-plate-spline [7] finds each of its functions, what it is called here
+# and what is different, in a table in the docstring of `stn.thin_plate_spline`. The differences that matter
+# most: three side conditions instead of one in the reduced form, coordinates in $[0, 1]$ there
+# (`interval=(0, 1)`, `align_corners=True`), and an identity that is the identity.
 #
 # ## References
 #
@@ -819,8 +821,8 @@ check("11-8", way_back)
 #    $\lambda$.
 # 5. M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu. *Spatial Transformer Networks*. NIPS 2015.
 #    [arXiv:1506.02025](https://arxiv.org/abs/1506.02025). Section 3.2.
-# 6. N. S. Detlefsen, O. Freifeld, S. Hauberg. *Deep Diffeomorphic Transformer Networks*. CVPR 2018. Warps
-#    that cannot fold.
+# 6. N. S. Detlefsen, O. Freifeld, S. Hauberg. *Deep Diffeomorphic Transformer Networks*. CVPR 2018. Code:
+#    [SkafteNicki/ddtn](https://github.com/SkafteNicki/ddtn). Warps that cannot fold.
 # 7. The toolbox: [cheind/py-thin-plate-spline](https://github.com/cheind/py-thin-plate-spline).
 #
 # ## Next

@@ -14,8 +14,9 @@
 # - what a spline costs in bytes and in logarithms, and when to store $B$;
 # - to learn $B$ itself, and when that works.
 #
-# **You need** chapters [06](06_the_spatial_transformer.ipynb) and [11](11_thin_plate_splines.ipynb).
-# **Runs in** about 80 seconds on two cores, most of it training.
+# **You need** chapters [06](06_the_spatial_transformer.ipynb) and [11](11_thin_plate_splines.ipynb), section 10.9,
+# and Triton, which on Linux is installed with the book. **Runs in** about 80 seconds on two cores, most of it
+# training.
 
 # %% tags=["setup"]
 import math
@@ -60,8 +61,8 @@ test_images, test_labels = (tensor.to(device) for tensor in stn.data.digits("tes
 # input. A localisation network shall now predict the source points, others for each image. Must we solve a
 # system of $K + 3$ equations for each image, and differentiate through the solver?
 #
-# No, because we keep the **target points fixed**. Then the matrix is the same for all images and all steps, and
-# only the right-hand side changes:
+# No, because we keep the **target points fixed**. Then the matrix is the same for all images and all steps, and only
+# the right-hand side changes. (The literature on splines calls it $L$; so in this chapter the loss is $\mathcal{L}$.)
 #
 # $$
 # L \begin{bmatrix} w \\ a \end{bmatrix} = \begin{bmatrix} C' \\ 0 \end{bmatrix}, \qquad
@@ -75,8 +76,8 @@ test_images, test_labels = (tensor.to(device) for tensor in stn.data.digits("tes
 #
 # $$ Q = B \, C', \qquad B = \begin{bmatrix} \varphi(|p_i - c_k|) & p_i & 1 \end{bmatrix} \, L^{-1}_{[:, \, :K]}. $$
 #
-# $Q$ holds the source coordinates of all pixels: it is the grid. This is the paper's "$M_\theta B$", with
-# $\theta = C'$.
+# $Q$ holds the source coordinates of all pixels: it is the grid. This is the paper's [1] "$M_\theta B$" of section
+# 10.9, written with a row for each pixel instead of a column, and with $\theta = C'$.
 
 
 # %% tags=["needed-by-exercises"]
@@ -272,7 +273,7 @@ print(f"2 x 2 points, bounded at 1.3, 45°: {nearest_to_a_turn(wide, 45):.2f}")
 # that, with MNIST digits turned by up to 60° or 90°, and answered with a single figure: a curve, one run for each
 # point of it, and no table. Read off the curve, the accuracies after ten epochs are, in per cent, to within 0.05:
 #
-# | | 2 x 2 | 3 x 3 | 4 x 4 | 5 x 5 |
+# | | 2 × 2 | 3 × 3 | 4 × 4 | 5 × 5 |
 # | --- | --- | --- | --- | --- |
 # | ±60°, no transformer (four runs of one model) | 94.1 | 94.0 | 93.9 | 94.0 |
 # | ±60°, bounded | 93.5 | 95.3 | 94.9 | 95.4 |
@@ -281,7 +282,7 @@ print(f"2 x 2 points, bounded at 1.3, 45°: {nearest_to_a_turn(wide, 45):.2f}")
 # | ±90°, bounded | 91.5 | 92.9 | 92.8 | 93.6 |
 # | ±90°, unbounded | 93.4 | 93.7 | 93.4 | 93.4 |
 #
-# Its authors concluded that bounded splines are bad with up to 3 x 3 points, that unbounded ones are fine, and that
+# Its authors concluded that bounded splines are bad with up to 3 × 3 points, that unbounded ones are fine, and that
 # results at 90° are generally bad. The curve was also made before two of the system's own corrections: the bounded
 # splines did not start at the identity, and the pixel grid was shifted.
 #
@@ -333,10 +334,10 @@ for angle in (60, 90):
 # What remains of the old conclusions?
 #
 # - **A transformer helps**, each kind of it, by 1.3 to 3.5 points. That stands.
-# - **"Bounded is bad up to 3 x 3" does not stand.** It is true of 2 x 2, by 1.66 ± 0.24 points at 60°: four points
-#   that cannot turn without enlarging, as section 12.2 has shown. With 3 x 3, bounded and unbounded are equal
+# - **"Bounded is bad up to 3 × 3" does not stand.** It is true of 2 × 2, by 1.66 ± 0.24 points at 60°: four points
+#   that cannot turn without enlarging, as section 12.2 has shown. With 3 × 3, bounded and unbounded are equal
 #   (96.30 and 96.23 at 60°). The old bounded splines had not started at the identity.
-# - **How many points** hardly matters for unbounded splines. At 90°, 5 x 5 is ahead of 2 x 2 by 0.48 ± 0.16, which
+# - **How many points** hardly matters for unbounded splines. At 90°, 5 × 5 is ahead of 2 × 2 by 0.48 ± 0.16, which
 #   just passes for a difference; at 60° it is behind. Single runs, whose spread is 0.1 to 0.8, cannot show it.
 # - **90° is harder**, for all models, the one without a transformer included. It says nothing about splines.
 # - **A turned digit needs no spline.** The affine transformer, with its 6 numbers, gains 2.54 and 2.95 points, as
@@ -349,7 +350,7 @@ for angle in (60, 90):
 #
 # Text on a bottle, a badge or a shop sign runs along an arc. No affine map makes an arc straight. Our lines have
 # four digits each, on an arc whose direction changes by up to 150° from the first digit to the last, either way; the
-# line is tilted by up to 15° and lies anywhere on a canvas of 40 x 64 pixels. A line counts as read only if **all
+# line is tilted by up to 15° and lies anywhere on a canvas of 40 × 64 pixels. A line counts as read only if **all
 # four** digits are right. We draw 20,480 lines to train on and 1,000 to test with, from separate digits.
 
 # %%
@@ -389,7 +390,7 @@ print("the first says", test_texts[0].tolist(), " the last of the first row", te
 # reads one digit in each, with the same two layers. It wants what text recognisers want, a straight line that
 # fills a strip.
 #
-# The transformer in front of it hands on such a strip, 24 x 64. Its control points are those of text
+# The transformer in front of it hands on such a strip, 24 × 64. Its control points are those of text
 # recognition [2, 3]: not a lattice but **two rows of five, along the upper border of the strip and along the
 # lower**. Between them the warp is nearly linear. So the network says where the text's upper edge runs, and where
 # its lower edge does, and the spline draws out what lies between. The identity squeezes the whole canvas into the
@@ -496,8 +497,9 @@ print("without, less than 60 %:          ", read["none"] < 0.60)
 print("the spline is ahead by 10 points: ", read["spline"] > read["none"] + 0.10)
 
 # %% [markdown]
-# Exact figures of these two runs, and five others, which had other weights, batches and lines to train on. Beside
-# them a third contestant, the **affine** transformer, so that we do not repeat the old comparison's mistake:
+# Two runs prove little. Here are five of each, with other weights, batches and lines to train on (below the table,
+# the exact figures of the two above). Beside them a third contestant, the **affine** transformer, so that we do not
+# repeat the old comparison's mistake:
 #
 # | lines read, % | none | affine | spline | spline − none | spline − affine |
 # | --- | --- | --- | --- | --- | --- |
@@ -600,8 +602,8 @@ for name, one, other in zip(
 print(f"inverse found for {found.double().mean():.1%} of the lines; {folds:.1%} of the warps fold")
 
 # %% [markdown]
-# Measured on the machine that made this page: the sag falls from 0.183 to 0.030 of the chord, root mean
-# square; tilt and distance from the middle to less than half. Every eighth warp folds: section 12.7.
+# Measured on the machine that made this page: the sag falls from 0.183 to 0.030 of the chord, root mean square; tilt
+# and distance from the middle to less than half. More than one warp in eight folds: section 12.7.
 #
 # ## 12.5 Bytes and logarithms
 #
@@ -649,9 +651,9 @@ for function in (by_formula, with_stored_basis, fused):
 backend.interpret_cpu_tensors = False
 
 # %% [markdown]
-# With 10 points each tensor of the formula has 40 bytes a pixel, and there are a dozen of them. The stored $B$
-# leaves the grid, and the fused kernel only the output of 4 bytes. In training the formula keeps some of its
-# tensors for the backward pass, too.
+# With 10 points the formula's large tensors have 40 bytes a pixel, and all its pieces together ten times as much. The
+# stored $B$ leaves the grid, and the fused kernel only the output of 4 bytes. In training the formula keeps some of
+# its tensors for the backward pass, too.
 #
 # But the fused kernel pays in another coin: **$K$ logarithms for each pixel of each image**, and as many again in
 # the backward pass. The stored $B$ pays them once, before training. What it pays instead is memory that grows
@@ -814,11 +816,11 @@ plt.show()
 #
 # ## 12.7 Traps
 #
-# **Folds.** A spline may turn over (section 11.10), and the recognition loss does not mind as long as the digits
-# are legible: of our trained warps some fold, mostly in the corners of the strip, beyond the text. Whoever needs
-# the strip for more than reading adds `fold_penalty` to the loss: by how much the determinant falls short of a
-# margin, averaged over a lattice. That its gradient leads out of folds can be seen on the folded warps of
-# section 12.4, each alone, without any network:
+# **Folds.** A spline may turn over (section 11.10), and the recognition loss does not mind as long as the digits are
+# legible: of our trained warps some fold, mostly in the corners of the strip, beyond the text. Whoever needs the
+# strip for more than reading takes a family that cannot fold [5], or adds `fold_penalty` to the loss: by how much the
+# determinant falls short of a margin, averaged over a lattice. That its gradient leads out of folds can be seen on
+# the folded warps of section 12.4, each alone, without any network:
 
 # %%
 folded = theta[borders.spline(theta).folds()].clone().requires_grad_()
@@ -852,8 +854,8 @@ for name, picture in seen.items():
     print(f"{name:18}  corner of the output: {picture[0, 0, 0, 0]:.2f}")
 
 # %% [markdown]
-# **Two conventions in one layer.** Where grid and sampler are made in different places they may disagree on what
-# $-1$ and $1$ are (section 2.5). A widely used text recogniser [4] makes its grid of pixel centres between edges,
+# **Two conventions in one layer.** Where grid and sampler are made in different places they may disagree on what $-1$
+# and $1$ are (sections 2.2 and 3.9). A widely used text recogniser [4] makes its grid of pixel centres between edges,
 # as with `align_corners=False`, and samples with `align_corners=True`. Nothing breaks; the identity shrinks the
 # picture a little, and whoever trains with it never notices, until weights move to another program:
 
@@ -879,14 +881,14 @@ for align_corners in (False, True):
 # ## Summary
 #
 # - With fixed target points the spline is linear in the source points, $Q = B C'$ with a constant $B$ of cardinal
-#   functions, and backward $B^T \delta$.
+#   functions, and backward $B^T \delta$. Fused, it needs no memory and $K$ logarithms for a pixel; stored, $B$ needs
+#   memory and none.
 # - Offsets and absolute points are the same to a head that starts at the identity. A bound slows the outer points
-#   down, to 0.19 at 0.9 of it, and forbids: 2 x 2 points cannot turn without enlarging.
+#   down, to 0.19 at 0.9 of it, and forbids: 2 × 2 points cannot turn without enlarging.
 # - On turned digits splines gain no more than an affine transformer. An old comparison that left it out, with
 #   one run for each point of its curve, could not show that.
 # - On bent lines they gain 14 points over the affine one and 25 over none, and the loss that straightened them
 #   never heard of lines.
-# - Fused, a spline needs no memory and $K$ logarithms for a pixel; stored, $B$ needs memory and none.
 # - $B$ can be learned from pairs of pictures. Classification did not teach it.
 #
 # ## Exercises
@@ -897,7 +899,7 @@ for align_corners in (False, True):
 # %% [markdown]
 # ### Exercise 12-1: counting
 #
-# Text recognition's usual layer: two rows of 10 control points, strips of 32 x 100 pixels, batches of 64. How many
+# Text recognition's usual layer: two rows of 10 control points, strips of 32 × 100 pixels, batches of 64. How many
 # numbers does the head return for an image; how many has $B$; and how many logarithms does the fused kernel take
 # for a batch, forward? Give a list of three.
 
@@ -910,7 +912,7 @@ check("12-1", counts)
 # %% [markdown]
 # ### Exercise 12-2: how far a bound lets you turn
 #
-# Control points 2 x 2 at $(\pm 0.9, \pm 0.9)$, bounded by 1. By how many degrees can all four be turned about the
+# Control points 2 × 2 at $(\pm 0.9, \pm 0.9)$, bounded by 1. By how many degrees can all four be turned about the
 # centre, without being pulled inwards, before the bound stops them? To a tenth of a degree.
 
 # %% tags=["exercise"]
@@ -1033,8 +1035,8 @@ check("12-7", bending_energy)
 #    [doi:10.1109/TPAMI.2018.2848939](https://doi.org/10.1109/TPAMI.2018.2848939).
 # 4. J. Baek, G. Kim, J. Lee, S. Park, D. Han, S. Yun, S. J. Oh, H. Lee. *What Is Wrong With Scene Text Recognition
 #    Model Comparisons? Dataset and Model Analysis*. ICCV 2019. [arXiv:1904.01906](https://arxiv.org/abs/1904.01906).
-# 5. N. S. Detlefsen, O. Freifeld, S. Hauberg. *Deep Diffeomorphic Transformer Networks*. CVPR 2018. Warps that
-#    cannot fold.
+# 5. N. S. Detlefsen, O. Freifeld, S. Hauberg. *Deep Diffeomorphic Transformer Networks*. CVPR 2018. Code:
+#    [SkafteNicki/ddtn](https://github.com/SkafteNicki/ddtn). Warps that cannot fold.
 # 6. The old comparison: [WarBean/tps_stn_pytorch](https://github.com/WarBean/tps_stn_pytorch).
 # 7. On how hard it is to train: [bgshih/crnn#38](https://github.com/bgshih/crnn/issues/38).
 #

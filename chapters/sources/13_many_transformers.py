@@ -47,9 +47,9 @@ test_images, test_labels = (tensor.to(device) for tensor in stn.data.digits("tes
 # %% [markdown]
 # ## 13.1 Two digits, one sum
 #
-# Two digits stand on a canvas of $40 \times 60$ pixels, side by side, each at its own height, with a gap of
-# any width. The label is their **sum**, 0 to 18. Nobody says which digits they are, or where. The paper's
-# appendix A.1 has a task like it, with each digit in a channel of its own; here they share one.
+# Two digits stand on a canvas of $40 \times 60$ pixels, side by side, each at its own height, with a gap of any
+# width. The label is their **sum**, 0 to 18. Nobody says which digits they are, or where. Appendix A.1 of the paper
+# [1] has a task like it, with each digit in a channel of its own; here they share one.
 
 
 # %%
@@ -202,13 +202,13 @@ print(
 )
 
 # %% [markdown]
-# Both move, and both move alike. They must: the two rows of the head start equal, the windows are equal, and
-# the loss does not change if the two are swapped, so **equal transforms get equal gradients**, at this step
-# and at every later one. They are one transformer, computed twice. (Left for 500 steps they still agree to
-# 0.000002, and the error is 0.896, that of whoever always says 9.) It is the reason why the weights of hidden
-# layers start at random. The head's start at zero for a good reason (section 6.3), so it is the *bias* that
-# has to differ: one window on the left half, one on the right, as in 13.2. The paper lets the windows of its
-# birds tile the image.
+# Both move, and both move alike. They must: the two rows of the head start equal, the windows are equal, and the
+# loss does not change if the two are swapped, so **equal transforms get equal gradients**, at this step and at every
+# later one. They are one transformer, computed twice. (Left for 500 steps, in a separate run, they still agree to
+# 0.000002, and the error is 89.6 %, that of whoever always says 9.) It is the reason why the weights of hidden
+# layers start at random. The head's start at zero for a good reason (section 6.3), so it is the *bias* that has to
+# differ: one window on the left half, one on the right, as in section 13.2. The paper lets the windows of its birds
+# tile the image.
 #
 # And they should stay apart. A `bound` keeps each number of $\theta$ within a distance of its start (section
 # 5.9): at 0.5 the left window's centre stays on the left half, the right window's on the right one, and
@@ -244,8 +244,8 @@ print("windows that move: fewer than a quarter are:            ", errors["move"]
 print("at most half of the errors:                             ", errors["move"] < 0.5 * errors["fixed"])
 
 # %% [markdown]
-# Five seeds, the first being ours; errors of the sums in per cent, with the standard deviation. The learning
-# rate, $3 \cdot 10^{-3}$, is the best of $1$, $3$ and $10 \cdot 10^{-3}$ for each of the opponents.
+# Five seeds, the first of them ours; errors of the sums in per cent, mean and standard deviation. The learning rate,
+# $3 \cdot 10^{-3}$, is the best of $1$, $3$ and $10 \cdot 10^{-3}$ for each of the opponents.
 #
 # | | parameters | mean | spread |
 # | --- | --- | --- | --- |
@@ -257,8 +257,8 @@ print("at most half of the errors:                             ", errors["move"]
 # place. To cut the canvas in two and to read both halves alike is more than half of the way. The rest is that
 # the windows *follow the digits*, so that the reader meets them all in the same place.
 #
-# One transformer cannot do it: `stn.Attention`, and a classifier for two digits behind, stays at 84 % (three seeds). In a
-# network that looks once, **$T$ is the largest number of things it can look at**, as the paper notes.
+# One transformer cannot do it: `stn.Attention`, and a classifier for two digits behind, stays at 84 % errors (three
+# seeds). In a network that looks once, **$T$ is the largest number of things it can look at**, as the paper notes.
 #
 # Does each window follow its own digit? Here is the correlation of where it looks with where the digits are:
 
@@ -553,8 +553,8 @@ for right in (1, 2, 3, 4):
     print(f"shift by {right}, features warped back by {right / 2}: {difference(fetched, still):.2f}")
 
 # %% [markdown]
-# The pool has a stride of 2. Shifts by whole strides come back exactly; after others each maximum is taken
-# over other pixels, and no interpolation finds the old ones (chapter 14 is about that).
+# The pool has a stride of 2. Shifts by whole strides come back exactly; after others each maximum is taken over
+# other pixels, and no interpolation finds the old ones: the pool aliases, which chapter 14 explains for samplers.
 #
 # What *does* undo the turn? To warp the **input**. Whatever layers follow, if they are given the upright
 # digit they return its features. Where depth helps is in finding $\theta$: features tell more than pixels.
@@ -666,10 +666,10 @@ miss = (all_thetas * 30 - tc_pose.translation).norm(dim=1).median().item()
 print("half of the digits are missed by less than 5 pixels:", miss < 5)
 
 # %% [markdown]
-# Over five seeds 38.2 % are misread with the window (spread 3.0), 64.1 % without (1.3); its learning rate,
-# too, is the better for the network without, of $1$, $3$ and $6 \cdot 10^{-3}$. Half of the windows are off
-# by less than 4 pixels, and where one misses, the digit is cut: 24 pixels leave a digit of 20 hardly any
-# room. A wider window forgives more and saves less. After 400 steps neither network has learned all it could.
+# Over five seeds 38.2 % are misread with the window (spread 3.0), 64.1 % without (1.3); its learning rate, too, is
+# the better for the network without, of $1$, $3$ and $6 \cdot 10^{-3}$. Half of our windows are off by less than 5
+# pixels, and where one misses, the digit is cut: 24 pixels leave a digit of 20 hardly any room. A wider window
+# forgives more and saves less. After 400 steps neither network has learned all it could.
 #
 # ## Summary
 #

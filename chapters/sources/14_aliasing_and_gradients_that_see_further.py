@@ -15,8 +15,9 @@
 #   be a tent;
 # - how much farther a transformer then finds its way, and what that costs in precision.
 #
-# **You need** chapters [04](04_gradients.ipynb) and [06](06_the_spatial_transformer.ipynb). **Runs in** about
-# 50 seconds on two cores.
+# **You need** chapters [04](04_gradients.ipynb) and [06](06_the_spatial_transformer.ipynb); section 10.2 for one
+# example, a projective map; and for section 14.7 alone that the Fourier transform of a convolution is a product.
+# **Runs in** about 50 seconds on two cores.
 
 # %% tags=["setup"]
 import math
@@ -39,9 +40,9 @@ affine = stn.Affine()
 # %% [markdown]
 # ## 14.1 A picture that shows it
 #
-# At the end of its section 3.4 the paper warns: a sampling kernel of small, fixed support, like the bilinear
-# one, can cause *aliasing* when a transformer shrinks its input. Section 3.12 met it in digits. Digits are mild.
-# To see the effect bare, take a row of pixels that swings ever faster:
+# At the end of its section 3.4 the paper [1] warns: a sampling kernel of small, fixed support, like the bilinear one,
+# can cause *aliasing* when a transformer shrinks its input. Section 3.12 met it in digits. Digits are mild. To see
+# the effect bare, take a row of pixels that swings ever faster:
 #
 # $$ U_a = \cos\left(\pi a^2 / 192\right), \qquad a = -96 \ldots 96. $$
 #
@@ -295,12 +296,12 @@ print(f"antialias leaves {min(shares):.0%} to {max(shares):.0%} of plain samplin
 # | twice as large | 4 | that it shrinks by 2 at most |
 # | blur first | 1, and the blur of the whole image | how much it shrinks, and that it is the same everywhere |
 #
-# $s^2$ samples seem many. But the output has $s^2$ times fewer pixels than what it shows of the input: it comes
-# down to about one sample for each *input* pixel in view, whatever $s$ is. And where the map shrinks in one
-# place and magnifies in another, each pixel pays for itself. Graphics knows two other ways. Mip mapping [2] blurs and
-# halves the image beforehand, again and again, and reads where the blur fits: one sample, but from a footprint
-# that is always square, and an image that is new with every batch would be prepared for a single use. The
-# elliptical weighted average [3] sums over the footprint as we do, with weights that fall off towards its rim.
+# $s^2$ samples seem many. But the output has $s^2$ times fewer pixels than what it shows of the input: it comes down
+# to about one sample for each *input* pixel in view, whatever $s$ is. And where the map shrinks in one place and
+# magnifies in another, each pixel pays for itself. Graphics knows two other ways. Mip mapping [2] blurs and halves
+# the image beforehand, again and again, and reads where the blur fits: one sample, but from a footprint that is
+# always square, and an image that is new with every batch would be prepared for a single use. The elliptical weighted
+# average [3] sums over the footprint as we do, with weights that fall off towards its rim.
 
 # %% alt="Four views of a checkered floor towards the horizon. Plain: near the horizon the checks break up into false patterns. Blur first: soft everywhere, near by most of all. Antialias and truth look the same: sharp near by, and evenly grey far away."
 floor = torch.tensor([[0.54, 0.0, 0.0, 0.0, 1.0, 0.8, 0.0, 0.8]], device=device)  # up to near its horizon
@@ -470,9 +471,9 @@ for scale, slope in steepness.items():
 #
 # ## 14.7 Why it comes home
 #
-# Is there anything that such a descent goes down *on*? For translations there is, and it explains why it
-# arrives. Let $T$ be the wanted output, here the image itself, on black, $T = U$, and the output $U$ shifted by
-# $t$. The gradient of $\frac12 \sum_p (V_p - T_p)^2$ through the copy $\tilde U = K * U$ is
+# Is there anything that such a descent goes down *on*? For translations there is, and it explains why it arrives. Let
+# $V^*$ be the wanted output, here the image itself, on black, $V^* = U$, and the output $U$ shifted by $t$. The
+# gradient of $\frac12 \sum_p (V_p - V^*_p)^2$ through the copy $\tilde U = K * U$, blurred by the kernel $K$, is
 #
 # $$ g(t) = \sum_p \big(U(p + t) - U(p)\big) \, \nabla \tilde U(p + t). $$
 #
@@ -481,8 +482,9 @@ for scale, slope in steepness.items():
 #
 # $$ g(t) = -\nabla_t \, C(t), \qquad C(t) = \sum_p U(p) \, (K * U)(p + t), $$
 #
-# the **autocorrelation of $U$, blurred by $K$**. So there is a function: the descent climbs $C$. Its height at
-# any place is a sum over frequencies $f$ of the image,
+# the **autocorrelation of $U$, blurred by $K$**. So there is a function: the descent climbs $C$. Its height at any
+# place is a sum over frequencies $f$ of the image, with $\hat U$ and $\hat K$ the Fourier transforms, or *spectra*,
+# of image and kernel,
 #
 # $$ C(t) = \sum_f |\hat U_f|^2 \; \hat K_f \; \cos(2 \pi f \cdot t). $$
 #
@@ -516,9 +518,9 @@ for right, down in ((3.3, 5.2), (12.25, -7.4), (-20.6, 0.1)):  # off the kinks
 print("at three shifts, equal to 10 digits:", worst < 1e-10)
 
 # %% [markdown]
-# So what looked like a trick, the slope of one function at the value of another, is coarse-to-fine alignment
-# as in section 4.10, on blurred images, that needs only one of the two. And the sum over several $s$ is a sum
-# of such losses: coarse *and* fine, at once, without a schedule.
+# So what looked like a trick, the slope of one function at the value of another, is coarse-to-fine alignment as in
+# section 4.10 [5], on blurred images, that needs only one of the two. And the sum over several $s$ is a sum of such
+# losses: coarse *and* fine, at once, without a schedule.
 #
 # Does it matter, tent or box? Here is an image made to hurt: stripes, 8 pixels a period, where the spectrum of
 # a box of width 13 is negative.
@@ -679,7 +681,7 @@ print(
 # %% [markdown]
 # Over the same five sets: turned by 60°, 74 % (12 %) come back by plain slopes and 99 % (3 %) with copies; seen at a
 # third of their size, 35 % (15 %) and 99 % (3 %). From 90° none and 11 % (7 %): the others end at another angle. The
-# copies widen the basin, and do not make it the whole world.
+# copies widen the region from which one comes home, and do not make it the whole world.
 #
 # ## 14.9 The price
 #
@@ -747,7 +749,7 @@ for name, median in precision.items():
 #
 # ## Exercises
 #
-# Replace each `...` and run the cell. Solutions are in
+# Replace each `...` and run the cell. A wrong answer is told what is wrong with it. Solutions are in
 # [solutions/14_aliasing_and_gradients_that_see_further.ipynb](solutions/14_aliasing_and_gradients_that_see_further.ipynb).
 
 # %% [markdown]
@@ -923,12 +925,14 @@ check("14-8", align)
 #    sampler in appendix A.4.
 # 2. L. Williams. *Pyramidal Parametrics*. SIGGRAPH 1983.
 #    [doi:10.1145/800059.801126](https://doi.org/10.1145/800059.801126). Mip mapping.
-# 3. P. S. Heckbert. *Fundamentals of Texture Mapping and Image Warping*. Master's thesis, University of
-#    California, Berkeley, 1989. Footprints, and the elliptical weighted average.
+# 3. P. S. Heckbert. *Fundamentals of Texture Mapping and Image Warping*. Master's thesis, University of California,
+#    Berkeley, 1989. [Report UCB/CSD-89-516](https://www2.eecs.berkeley.edu/Pubs/TechRpts/1989/5504.html). Footprints,
+#    and the elliptical weighted average.
 # 4. W. Jiang, W. Sun, A. Tagliasacchi, E. Trulls, K. M. Yi. *Linearized Multi-Sampling for Differentiable Image
 #    Transformation*. ICCV 2019. [arXiv:1901.07124](https://arxiv.org/abs/1901.07124).
 # 5. B. D. Lucas, T. Kanade. *An Iterative Image Registration Technique with an Application to Stereo Vision*.
-#    IJCAI 1981. Coarse to fine, where it began.
+#    IJCAI 1981. [dl.acm.org/doi/10.5555/1623264.1623280](https://dl.acm.org/doi/10.5555/1623264.1623280). Coarse
+#    to fine, where it began.
 #
 # ## Next
 #

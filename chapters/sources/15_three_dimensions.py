@@ -52,10 +52,10 @@ test_images, test_labels = (tensor.to(device) for tensor in stn.data.digits("tes
 # $m$ hold the **voxel** $U_{lnm}^c$. Coordinates are named the other way round, as in two dimensions: $x$ to the
 # right along a row, $y$ down along a column, and now $z$ away from us, from layer to layer.
 #
-# Appendix A.3 of the paper makes its volumes from MNIST: each digit is *extruded*, the same picture in layer
-# after layer, like a letter sawn out of a board; then turned in space and put into a cube of $60^3$ voxels. Ours
-# are smaller. A picture on paper is flat, so we look at a volume four ways: as a solid, and summed along each of
-# its axes.
+# Appendix A.3 of the paper [1] makes its volumes from MNIST: each digit is *extruded*, the same picture in layer
+# after layer, like a letter sawn out of a board; then turned in space and put into a cube of $60^3$ voxels. Ours are
+# smaller. A picture on paper is flat, so we look at a volume four ways: as a solid, and summed along each of its
+# axes.
 
 
 # %%
@@ -161,8 +161,8 @@ for row, (name, extent) in enumerate((("x", 8), ("y", 6), ("z", 4))):
 # \tag{9}
 # $$
 #
-# with $(a, b, c)$ the point in voxels, as in chapter 03. The support is a cube of two voxels' size; whoever lies
-# inside has eight neighbours:
+# with $(a, b, c)$ the point in voxels, as in chapter 03 (the $c$ above $U$ and $V$ counts channels, as ever). The
+# support is a cube of two voxels' size; whoever lies inside has eight neighbours:
 
 # %%
 U = torch.randint(0, 10, (3, 3, 4), generator=torch.Generator().manual_seed(4)).double()  # D, H, W
@@ -422,8 +422,9 @@ print(
 #
 # $$ W_{nm}^c = \sum_l^D V_{lnm}^c \tag{11} $$
 #
-# That is a projection along parallel rays, as in an X-ray picture of a glass with ink. Its derivative is as plain
-# as its formula: every voxel of a ray counts once, so each gets the gradient of its pixel, unchanged.
+# That is a projection along parallel rays, as in an X-ray picture of a glass with ink. ($W$ with indices is the
+# paper's letter for the image; without, it is the width.) Its derivative is as plain as its formula: every voxel of a
+# ray counts once, so each gets the gradient of its pixel, unchanged.
 
 # %%
 V = torch.rand(1, 1, 5, 3, 4, generator=generator, dtype=torch.float64).requires_grad_()
@@ -641,8 +642,8 @@ print(f"misread, exactly: without {error_without:.1%}, with {error_with:.1%}")
 
 # %% [markdown]
 # Nobody told either network where a digit leans; both had class labels and nothing else. One run proves little. Here
-# are five, the first being ours, the others with other initial weights and other batches; and other families in
-# the transformer's place, trained in the same way. Errors in per cent:
+# are five, the first with our seed (the last digit depends on the machine), the others with other initial weights and
+# other batches; and other families in the transformer's place, trained in the same way. Errors in per cent:
 #
 # | seed | 0 | 1 | 2 | 3 | 4 |
 # | --- | --- | --- | --- | --- | --- |
@@ -796,7 +797,7 @@ print("all with the same slant: more errors than with its own:", misread(same_cu
 #
 # ## Exercises
 #
-# Replace each `...` and run the cell. Solutions are in
+# Replace each `...` and run the cell. A wrong answer is told what is wrong with it. Solutions are in
 # [solutions/15_three_dimensions.ipynb](solutions/15_three_dimensions.ipynb).
 
 # %% [markdown]
@@ -890,11 +891,10 @@ check("15-6", bytes_of_both)
 # %% [markdown]
 # ### Exercise 15-7: a family of your own
 #
-# Our solids were turned about $x$ and $y$ only. Write `matrix` for the family
-# $\theta = (\alpha, \beta, t_x, t_y)$: the rotation about $x$ by $\alpha$ first, about $y$ by $\beta$ then, in
-# radians; and a translation along $x$ and $y$. It gets $\theta$ $(N, 4)$ and returns $(N, 3, 4)$.
-# (`stn.data.rotation_about_axes` takes angles (N, 3).) Then let it learn, `learn(lambda: with_transformer(Tilt()))`, and
-# see how far it turns.
+# Our solids were turned about $x$ and $y$ only. Write `matrix` for the family $\theta = (\alpha, \beta, t_x, t_y)$:
+# the rotation about $x$ by $\alpha$ first, about $y$ by $\beta$ then, in radians; and a translation along $x$ and
+# $y$. It gets $\theta$ $(N, 4)$ and returns $(N, 3, 4)$. (`stn.data.rotation_about_axes` takes angles (N, 3).) Then
+# let it learn, `learn(lambda: with_transformer(Tilt()))`, and see how far it turns.
 
 
 # %% tags=["exercise"]
@@ -920,7 +920,7 @@ check("15-7", Tilt().matrix)
 # | --- | --- |
 # | the affine map in space | `stn.Affine3d`; any family on `stn.MatrixTransform` with `axes = 3` |
 # | `trilinear_sample` | `stn_kernels.grid_sample` and `affine_sample`, for inputs of five dimensions |
-# | tumbled digits and their pose | `stn.data.extruded`, `stn.data.Pose3d` |
+# | tumbled digits and their pose | `stn.data.Pose3d`; `stn.data.extruded`, which without bounds draws rotations of no preferred direction [2] |
 # | $R_z R_y R_x$ | `stn.data.rotation_about_axes` |
 # | a transformer of volumes | `stn.SpatialTransformer` and `stn.FullyConnectedLocalisation`, with such a family |
 #
@@ -931,8 +931,9 @@ check("15-7", Tilt().matrix)
 #
 # 1. M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu. *Spatial Transformer Networks*. NIPS 2015.
 #    [arXiv:1506.02025](https://arxiv.org/abs/1506.02025). Appendix A.3. It shows the experiment and reports no error.
-# 2. K. Shoemake. *Uniform Random Rotations*. Graphics Gems III, 1992. How `stn.data.extruded` draws a rotation
-#    without a preferred direction, where no bounds are given.
+# 2. K. Shoemake. *Uniform Random Rotations*. Graphics Gems III, 1992.
+#    [doi:10.1016/B978-0-08-050755-2.50036-1](https://doi.org/10.1016/B978-0-08-050755-2.50036-1). How
+#    `stn.data.extruded` draws a rotation without a preferred direction, where no bounds are given.
 # 3. G. Balakrishnan, A. Zhao, M. R. Sabuncu, J. Guttag, A. V. Dalca. *VoxelMorph: A Learning Framework for
 #    Deformable Medical Image Registration*. IEEE Transactions on Medical Imaging 38(8), 2019.
 #    [arXiv:1809.05231](https://arxiv.org/abs/1809.05231).
@@ -940,5 +941,6 @@ check("15-7", Tilt().matrix)
 # ## Next
 #
 # The families of the paper are complete: every map of its section 3 and its appendix has been built, by hand and in
-# the library. Before: [chapter 14, Aliasing, and gradients that see
+# the library. [Chapter 16, Co-localisation](16_co_localisation.ipynb), uses one of the simplest to find, in many
+# pictures, what nobody has named. Before: [chapter 14, Aliasing, and gradients that see
 # further](14_aliasing_and_gradients_that_see_further.ipynb).

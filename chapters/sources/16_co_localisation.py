@@ -41,7 +41,7 @@ def seeded(seed):
 # %% [markdown]
 # ## 16.1 The task
 #
-# Appendix A.2 of the paper: a hundred images of 84 × 84 pixels, each with one and the same digit, which lies
+# Appendix A.2 of the paper [1]: a hundred images of 84 × 84 pixels, each with one and the same digit, which lies
 # anywhere. Which digit, the transformer is not told.
 
 # %% alt="Six of the hundred images: a handwritten three on black, each time another one and somewhere else."
@@ -106,7 +106,7 @@ plt.show()
 #
 # Two windows $n$ and $m$ should look alike, $|e_n - e_m|^2$ small. That alone is met by any two equal windows, so
 # there is a second term, against a window of the same image at random, $r_n$: they should look *more* alike than
-# that, by a margin $\alpha$:
+# that, by a margin $\alpha$ [2]:
 #
 # $$ L = \sum_n \sum_{m \ne n} \max\left(0,\; |e_n - e_m|^2 - |e_n - r_n|^2 + \alpha\right). $$
 #
@@ -174,8 +174,8 @@ print("the least loss have the windows", min(printed, key=printed.get))
 # digit have a squared norm in the thousands, and two threes by two hands differ by tens. A margin of 1 does not show
 # there. Black windows do not differ at all, so each of their terms is at most $\alpha$, whatever is at random.
 #
-# So scale matters. Let each layer have **unit norm**: a squared distance is then at most 4 per layer, most often at
-# most 2, and $\alpha = 1$ means something. And leave out the scores: which of ten digits it is says little about
+# So scale matters. Let each layer have **unit norm** [2]: a squared distance is then at most 4 per layer, most often
+# at most 2, and $\alpha = 1$ means something. And leave out the scores: which of ten digits it is says little about
 # where it is. That is what `encode` does unless told otherwise.
 
 # %%
@@ -230,8 +230,11 @@ for far in (0, 4, 8, 16, 20):
 #
 # ## 16.6 Into the trap
 #
-# `Colocaliser` has the paper's kind of localisation network: a convolution of 8 filters 9 × 9 with stride 4,
-# pooling, two fully connected layers. We train it on 32 images at a time.
+# `Colocaliser` has the paper's kind of localisation network: a convolution of 8 filters 9 × 9 with stride 4, pooling,
+# two fully connected layers. We train it on 32 images at a time. `first` and `last` are the scale of the window at
+# the start and at the end, `slack` is how far the network may change it (`None`: nothing in $\theta$ is bounded), and
+# `scales` are chapter 14's blurs; what else the cell calls, `anchored`, `centre` and `narrow`, does nothing until
+# sections 16.7 and 16.8.
 
 
 # %%
@@ -280,7 +283,8 @@ search(with_units, 250)
 print(f"unit norms, windows darker than a tenth of what they were: {brightness(with_units) < 0.1 * before}")
 
 # %% [markdown]
-# The same end. The right answer is ten times better, and is not found: not the loss is wrong any more, the way is.
+# The same end. The right answer is more than twenty times better, and is not found: it is no longer the loss that is
+# wrong, but the way.
 #
 # ## 16.7 A direction taken out
 #
@@ -348,8 +352,8 @@ print(f"on average the windows are less than 2 pixels off: {bool(off.mean() < 2)
 # No label, no box, a hundred pictures; and every window ends on its three.
 #
 # **Intersection over union** is how boxes are judged: the area that the window and the true box share, by the area
-# that they cover together. 1 is perfect, and the custom is to count more than one half as found. It is stricter than it
-# sounds:
+# that they cover together. 1 is perfect, and the custom is to count more than one half as found [3]. It is stricter
+# than it sounds:
 
 # %%
 truth = torch.zeros(1, 2)
@@ -381,10 +385,10 @@ results = read("colocalisation")
 print(EXPERIMENTS["colocalisation"].table(results))
 
 # %% [markdown]
-# The columns *printed* and *unit* are section 16.6 ten times over. Anchoring alone finds nothing on black; among
-# clutter, where no window is quite empty, it finds a part. *Loose*, which narrows and does not anchor, follows some
-# digits, and leaves most of them too far off the middle, or runs to a corner all the same. Both devices together find
-# every digit on black, as the paper reports for its own training; and among clutter nearly all, most digits more
+# The columns *printed* and *unit* are section 16.6 ten times over. Anchoring alone finds next to nothing on black;
+# among clutter, where no window is quite empty, it finds a part. *Loose*, which narrows and does not anchor, follows
+# some digits, and leaves most of them too far off the middle, or runs to a corner all the same. Both devices together
+# find every digit on black, as the paper reports for its own training; and among clutter nearly all, most digits more
 # often than the paper. How the paper got there with the loss as printed we do not know: the scale of its features,
 # its learning rate and where its windows start are not given.
 
@@ -420,6 +424,10 @@ print("among clutter below 90 %: digits", below)
 #
 # ## Exercises
 #
+# Replace each `...` and run the cell. A wrong answer is told what is wrong with it. Solutions are in
+# [solutions/16_co_localisation.ipynb](solutions/16_co_localisation.ipynb).
+
+# %% [markdown]
 # ### Exercise 16-1: one term
 #
 # $e_1 = (0.6, 0.8)$, $e_2 = (0.8, 0.6)$, and the window at random of image 1 has $r_1 = (1, 0)$. With $\alpha = 1$, what is the
@@ -556,4 +564,5 @@ check("16-7", shift_to_middle)
 #
 # ## Next
 #
-# The families, and what they learn to do, are complete. Chapter 17 will run the paper's experiments. Before: [chapter 15, Three dimensions](15_three_dimensions.ipynb).
+# How far a given machine and schedule get with the paper's other tasks, and how sure one can be of it, is the subject of
+# [chapter 17, The experiments](17_the_experiments.ipynb). Before: [chapter 15, Three dimensions](15_three_dimensions.ipynb).

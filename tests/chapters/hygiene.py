@@ -8,11 +8,14 @@ import io
 import re
 import tokenize
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
 from nbformat import NotebookNode
+
+from structure import headings, text_of
 
 Rule = Callable[[NotebookNode, Path], Iterator[str]]
 
@@ -97,16 +100,6 @@ def excuses_cells_by_tags_only(notebook: NotebookNode, path: Path) -> Iterator[s
             yield "a cell that nbval skips"
 
 
-def opens_and_closes_as_chapters_do(notebook: NotebookNode, path: Path) -> Iterator[str]:
-    for promise in ("**You will learn**", "**You need**", "**Runs in**"):
-        if promise not in notebook.cells[0].source:
-            yield f"its first cell does not say: {promise}"
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    headings = re.findall(r"^## (Summary|Exercises|References|Next)$", text, re.MULTILINE)
-    if headings != ["Summary", "Exercises", "References", "Next"]:
-        yield f"it closes with the headings {headings}"
-
-
 def excuses_few_cells(notebook: NotebookNode, path: Path) -> Iterator[str]:
     cells = code_cells(notebook)
     count = sum(map(excused, cells))
@@ -152,10 +145,20 @@ def shows_no_figure_without_a_checked_number_beside_it(notebook: NotebookNode, p
 def has_links_and_pictures_that_resolve(notebook: NotebookNode, path: Path) -> Iterator[str]:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            yield from broken_links(cell.source, path.parent)
+            yield from broken_links(cell.source, path)
 
 
-def broken_links(text: str, folder: Path) -> Iterator[str]:
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """What a link can name after `#`: in a notebook as JupyterLab does, in Markdown as GitHub does."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        titles = [title for _, title in headings(text)]
+        return frozenset(re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles)
+    return frozenset(title.replace(" ", "-") for _, title in headings(text_of(nbformat.v4.reads(text))))
+
+
+def broken_links(text: str, path: Path) -> Iterator[str]:
     """Links and pictures of a Markdown text that do not lead anywhere, or need a network to be seen."""
     if "<img" in text:
         yield "a picture as HTML; write ![what it shows](path)"
@@ -164,9 +167,12 @@ def broken_links(text: str, folder: Path) -> Iterator[str]:
             if picture:
                 yield f"a picture that needs a network: {target}"
             continue
-        file = folder / unquote(target.partition("#")[0])
+        name, _, anchor = unquote(target).partition("#")
+        file = path.parent / name if name else path
         if not file.exists():
             yield f"a link to {target}, which is not there"
+        elif anchor and file.suffix in (".ipynb", ".md") and anchor not in anchors(file):
+            yield f"a link to {target}, where no heading is called so"
         if picture and not label.strip():
             yield f"a picture without alternative text: {target}"
 
@@ -182,7 +188,6 @@ EVERYWHERE: tuple[Rule, ...] = (
     has_links_and_pictures_that_resolve,
 )
 IN_CHAPTERS: tuple[Rule, ...] = (
-    opens_and_closes_as_chapters_do,
     excuses_few_cells,
     compares_a_number_or_verdict_in_half_of_its_cells,
     shows_no_figure_without_a_checked_number_beside_it,

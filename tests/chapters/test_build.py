@@ -1,6 +1,7 @@
 """chapters/build.py makes of one source a chapter with blanks and a notebook of solutions."""
 
 import base64
+import shutil
 
 import nbformat
 import pytest
@@ -91,6 +92,10 @@ def sources(notebook):
     return [cell.source for cell in notebook.cells]
 
 
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def test_chapter_has_blanks_and_no_remarks_on_solutions(trial):
     chapter, _ = unexecuted(trial)
     assert 'answer = ...\ncheck("99-1", answer)' in sources(chapter)
@@ -171,6 +176,61 @@ def test_saved_figure_is_the_cells_output(built):
 def test_notebooks_just_built_do_not_differ_and_have_sources(built):
     assert list(build.differences(built / "sources" / "99_trial.py", built)) == []
     assert list(build.orphans(built)) == []
+
+
+@pytest.fixture
+def copied(built, tmp_path):
+    """The built chapter once more, to be changed."""
+    return shutil.copytree(built, tmp_path / "copied") / "sources" / "99_trial.py"
+
+
+def test_changed_text_is_taken_over_with_the_outputs_as_they_were(copied):
+    chapters = copied.parents[1]
+    paths = [chapters / "99_trial.ipynb", chapters / "solutions" / "99_trial.ipynb"]
+    before = [read(path) for path in paths]
+    text = SOURCE.replace("One promise", "Another promise").replace("two and two", "two twos")
+    copied.write_text(
+        text.replace("# %% [markdown]\n# ### Ex", "# %% [markdown]\n# More.\n\n# %% [markdown]\n# ### Ex")
+    )
+    build.build(copied, chapters, text_only=True)
+    assert list(build.differences(copied, chapters)) == []
+    for path, old in zip(paths, before, strict=True):
+        new = read(path)
+        assert "".join(sources(new)) != "".join(sources(old))
+        assert code(new) == code(old)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("two = 2", "two = 3", "^99_trial.ipynb: code cell 5 has another source:\ntwo = 3$"),
+        ("two * 2", "two + two", "^solutions/99_trial.ipynb: code cell 5 has another source"),
+        ('alt="A straight', 'alt="A', "^99_trial.ipynb: code cell 4 has other tags or metadata"),
+        (
+            "two = 2\n",
+            "two = 2\n\n# %%\nentirely(different)\n",
+            "^99_trial.ipynb: code cell 6 is new:\nentirely",
+        ),
+        ('\n# %%\nprint("in the chapter only")\n', "", "^99_trial.ipynb: code cell 3 is gone:\nprint"),
+    ],
+)
+def test_outputs_are_not_taken_over_when_code_changed(copied, old, new, message):
+    assert SOURCE.count(old) == 1
+    copied.write_text(SOURCE.replace(old, new).replace("One promise", "Another promise"))
+    chapters = copied.parents[1]
+    before = [path.read_bytes() for path in sorted(chapters.rglob("*.ipynb"))]
+    with pytest.raises(build.CodeChangedError, match=message):
+        build.build(copied, chapters, text_only=True)
+    assert [path.read_bytes() for path in sorted(chapters.rglob("*.ipynb"))] == before
+
+
+def test_outputs_are_not_taken_over_when_code_moved_or_no_notebook_is_there(copied, trial):
+    first, second = '# %%\nprint("in the chapter only")\n', '# %% tags=["needed-by-exercises"]\ntwo = 2\n'
+    copied.write_text(SOURCE.replace(first, "XXX").replace(second, first).replace("XXX", second))
+    with pytest.raises(build.CodeChangedError, match=r"^99_trial\.ipynb: a code cell has moved:\ntwo = 2$"):
+        build.build(copied, copied.parents[1], text_only=True)
+    with pytest.raises(build.CodeChangedError, match=r"^99_trial\.ipynb is missing$"):
+        build.build(trial, trial.parents[1], text_only=True)
 
 
 @pytest.mark.parametrize(
