@@ -14,7 +14,8 @@
 # - how functions passed as constants make one template out of many kernels;
 # - which test catches which bug, and which tests catch none.
 #
-# **You need** [chapter 03](03_sampling.ipynb) and Triton, which on Linux is installed with the book.
+# **You need** [chapter 03](03_sampling.ipynb) and Triton, which on Linux is installed with the book. Elsewhere the
+# cells that begin with `# needs Triton` say what they would show, and all others run.
 # **Runs in** about 15 seconds on two cores.
 
 # %% tags=["setup"]

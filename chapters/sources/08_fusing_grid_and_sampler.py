@@ -11,10 +11,11 @@
 # - to write a kernel whose programs own tiles, and which works out places and weights once for all channels;
 # - why the same kernel serves every transform, and which transforms it has nothing to save on;
 # - to count what of an image is really read, in pixels and in the 32-byte sectors that memory delivers;
-# - what a turn by 90° does to the loads of a warp, and what channels-last does about it.
+# - what a turn by 90° does to what a GPU has to load, and what another layout of the channels does about it.
 #
 # **You need** chapters [04](04_gradients.ipynb) and [07](07_a_first_triton_kernel.ipynb), and Triton, which on
-# Linux is installed with the book. **Runs in** about 20 seconds on two cores.
+# Linux is installed with the book. Elsewhere the cells that begin with `# needs Triton` say what they would show.
+# **Runs in** about 20 seconds on two cores.
 
 # %% tags=["setup"]
 import os
@@ -65,8 +66,8 @@ from stn_kernels.template import centre, half_extent
 #
 # Chapter 07 counted the bytes of the forward pass, as bytes bound the time [3]. Training has a backward pass too
 # (chapter 04): it receives the gradient of the output, reads the image, since a slope is a difference of
-# neighbours, and returns a gradient of the image and one of $\theta$. On the way to $\theta$ the composition
-# has, for every output pixel, a gradient of the grid. For an output pixel of $C$ float32 channels, and an image
+# neighbours, and returns a gradient of the image and one of $\theta$. On the way to $\theta$ the two functions,
+# PyTorch's **composition**, have, for every output pixel, a gradient of the grid. For an output pixel of $C$ float32 channels, and an image
 # with as many pixels:
 #
 # | | forward | backward |
@@ -730,7 +731,7 @@ for shape in ((1, 32), (2, 16), (4, 8)):
 # of a row has a sector of its own, of which it uses an eighth. The patch asks for no more than 11 at any of
 # these angles.
 #
-# What the first-level cache is asked for is not what memory delivers. A program's loads, four taps of all its
+# What the cache nearest to a program, the *first-level* one, is asked for is not what memory delivers. A program's loads, four taps of all its
 # warps, mostly ask for the same sectors again; if the cache keeps them while the program runs, each is
 # fetched once. How many are they, for programs of 128 pixels of one shape or another?
 
@@ -873,7 +874,7 @@ print(f"{len(found)} settings measured" if found else "not measured yet: there a
 # ### Exercise 08-1: a scan
 #
 # A CT scan is a volume of one channel, float16. It is sampled under an affine transform, trained through, and
-# the composition's grid is float32. How many bytes are moved for an output voxel, forward and backward
+# the composition's grid is float32. How many bytes are moved for an output voxel (a volume's pixel), forward and backward
 # together, as section 8.1 counts: fused, and with a grid? Give a list of two numbers.
 
 # %% tags=["exercise"]

@@ -18,7 +18,8 @@
 #   none.
 #
 # **You need** chapters [04](04_gradients.ipynb) and [07](07_a_first_triton_kernel.ipynb), and Triton, which
-# on Linux is installed with the book. **Runs in** about 25 seconds on two cores.
+# on Linux is installed with the book. Elsewhere the cells that begin with `# needs Triton` say what they would show.
+# **Runs in** about 25 seconds on two cores.
 
 # %% tags=["setup"]
 import os
