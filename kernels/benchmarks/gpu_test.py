@@ -148,11 +148,11 @@ def run(device: str, deadline: float, jobs: int, smoke: bool) -> int:
         done |= now
         keep()
         failed += [path.name for path in files if path.name not in now]
-        for path in files:
-            print(f"{path.name}: {f'passed, {now[path.name]:.0f} s' if path.name in now else 'FAILED'}")
         if code == OUT_OF_TIME:
             print("Out of time before the tests' end: give them more --seconds.")
             return OUT_OF_TIME
+        for path in files:
+            print(f"{path.name}: {f'passed, {now[path.name]:.0f} s' if path.name in now else 'FAILED'}")
     for name, command, environment in steps(jobs, smoke):
         if passed_before(name):
             continue
