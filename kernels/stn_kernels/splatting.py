@@ -5,7 +5,7 @@ Splatting is the image's gradient in Eq. 6, and its own derivatives are sampling
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -91,6 +91,34 @@ def run(values: Tensor, grid: Tensor, images: int, size: Size, choices: Choices)
     return Splat.apply(values, grid, images, *choices.flat(), *size)
 
 
+@overload
+def splat(
+    values: Tensor,
+    grid: Tensor,
+    size: Sequence[int],
+    *,
+    mode: str = ...,
+    padding_mode: str = ...,
+    align_corners: bool | None = ...,
+    deterministic: bool | None = ...,
+    return_count: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def splat(
+    values: Tensor,
+    grid: Tensor,
+    size: Sequence[int],
+    *,
+    mode: str = ...,
+    padding_mode: str = ...,
+    align_corners: bool | None = ...,
+    deterministic: bool | None = ...,
+    return_count: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
 def splat(
     values: Tensor,
     grid: Tensor,
@@ -101,7 +129,7 @@ def splat(
     align_corners: bool | None = False,
     deterministic: bool | None = None,
     return_count: bool = False,
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """The adjoint of `grid_sample` in its input: adds values to an image at the points of a grid, each to the
     pixels that sampling there would read, with the same weights.
 

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -53,18 +52,6 @@ def requirements(distribution, extras=("",)):
 def install_arguments(line):
     """What follows `pip install`, options about indexes apart."""
     return shlex.split(line)[-6:]
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """A copy of what the distributions are made of, so that building leaves nothing in the clone."""
-    tree = tmp_path_factory.mktemp("tree")
-    ignore = shutil.ignore_patterns("*.egg-info", "__pycache__", "build")
-    for folder in ("kernels", "stn", "chapters"):
-        shutil.copytree(ROOT / folder, tree / folder, ignore=ignore)
-    for name in ("pyproject.toml", "constraints.txt", "environment.yml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree / name)
-    return tree
 
 
 def run(*command, cwd):
