@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import stn_kernels
+
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("book", "dev", "experiments")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
@@ -106,6 +108,14 @@ def test_conda_script_and_distributions_take_the_same_pythons():
     assert "(3, 10) <= sys.version_info[:2] <= (3, 14)" in script
     for distribution in ("stn-kernels", "spatial-transformers"):
         assert metadata.metadata(distribution)["Requires-Python"] == ">=3.10"
+
+
+def test_one_version_everywhere():
+    (version,) = {metadata.version(name) for name in ("stn-kernels", "spatial-transformers")}
+    assert stn_kernels.__version__ == version
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\d\S*)", changes, re.MULTILINE)[0] == version
 
 
 def test_condas_pip_section_resolves(tree):
