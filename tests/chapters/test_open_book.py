@@ -47,6 +47,14 @@ def test_never_overwrites_and_adds_new_chapters(chapters, tmp_path):
     assert (book / "01_one.ipynb").read_text() == "my answers"
 
 
+def test_a_book_that_cannot_be_written_is_said_in_one_line(chapters, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(open_book, "CHAPTERS", chapters)
+    monkeypatch.setattr(open_book, "BOOK", tmp_path / "file" / "book")
+    with pytest.raises(SystemExit, match=r"^The chapters could not be copied to .*book: \["):
+        open_book.main([])
+
+
 def test_readers_options_come_last_and_root_is_allowed_only_to_root(tmp_path):
     options = ["--no-browser", "--port", "8899"]
     root_dir = f"--ServerApp.root_dir={tmp_path}"
