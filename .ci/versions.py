@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "versions"
 SETS = {
-    # The lower bounds of the distributions. Triton 3.6's interpreter cannot take NumPy 2.3.
-    "oldest": "torch==2.11.* triton==3.6.* numpy<2.3",
+    # The lower bounds of the distributions. (Triton 3.6's interpreter cannot take NumPy 2.3.)
+    "oldest": "torch==2.11.* triton==3.6.* numpy==2.0.*",
     "newest": "torch triton numpy",
 }
 
