@@ -49,7 +49,9 @@ codegen: environment
 mutants: environment
 	$(python) tests/kernels/run_mutants.py $(ARGS)
 
+# What the import takes, and the CPU path beside PyTorch's own.
 bench: environment
+	$(python) kernels/benchmarks/import_time.py
 	$(python) kernels/benchmarks/cpu_path.py $(ARGS)
 
 # With a GPU and PyTorch, Triton and pytest there: the tests, compiled; then, if all passed, the measurements. Both go

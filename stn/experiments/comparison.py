@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from stn.experiments.report import Key, aligned, common, summarise, with_standard_error
 from stn.experiments.runner import Experiment, Figures, Result, Settings, Training
+from stn.experiments.steps import CapturedStep, Step
 from stn.localisation import Localisation, parameter_groups
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class ScheduledTraining(Training):
         self.step = 0
         self.device = next(model.parameters()).device
         self.low = settings["precision"] == "bfloat16"
-        self.compiled = torch.compile(model) if self.device.type == "cuda" else model
+        self.take_step = self._from_the_first()
 
     @abstractmethod
     def batches(self, steps: int) -> Iterator[Batch]:
@@ -123,18 +124,28 @@ class ScheduledTraining(Training):
     def train_step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One batch; its loss."""
         for group, ratio in zip(self.optimiser.param_groups, self.ratios, strict=True):
-            group["lr"] = ratio * self.schedule.rate(self.step)
+            rate = ratio * self.schedule.rate(self.step)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         self.step += 1
-        loss = self.loss(self.scores(images), targets)
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        return loss.detach()
+        return self.take_step(images, targets)
 
     def scores(self, images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low):
-            scores: Tensor = self.compiled(images)
+            scores: Tensor = self.model(images)
         return scores.float()
+
+    def _from_the_first(self) -> Step:
+        """How steps are taken, from the present state of model and optimiser on."""
+
+        def loss(images: Tensor, targets: Tensor) -> Tensor:
+            return self.loss(self.scores(images), targets)
+
+        if self.device.type == "cuda":
+            return CapturedStep(loss, self.optimiser, self.device)
+        return Step(loss, self.optimiser)
 
     def measure(self, batches: Iterable[Batch]) -> tuple[float, float]:
         """Error in % and mean loss, rounded as results have them."""
@@ -152,6 +163,7 @@ class ScheduledTraining(Training):
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
         self.step = state["step"]
+        self.take_step = self._from_the_first()
 
 
 class Comparison(Experiment):
