@@ -4,7 +4,7 @@ python = .venv/bin/python
 chapters = chapters/*.ipynb chapters/solutions/*.ipynb
 nbval = --nbval --nbval-current-env --nbval-sanitize-with=chapters/sanitize.cfg --nbval-cell-timeout=600
 
-.PHONY: book test lint chapters numbers html codegen mutants wheels versions bench gpu gpu-test gpu-bench tune environment
+.PHONY: book test lint chapters numbers html browser codegen mutants wheels versions bench gpu gpu-test gpu-bench tune environment
 
 # JupyterLab on book/, a working copy of the chapters.
 book: environment
@@ -36,6 +36,10 @@ numbers: environment
 html: environment
 	$(python) -m sphinx -q -W -d build/doctrees chapters build/html
 	@echo "Open build/html/index.html"
+
+# The chapters in JupyterLab in a headless Chromium: all rendered, three run, sliders moved. Skipped without Chromium.
+browser: environment
+	$(python) -m pytest tests/chapters/test_browser.py $(ARGS)
 
 # Compile the kernels for GPUs that need not be there: registers, spills, accesses and atomics of each, as a table.
 codegen: environment
