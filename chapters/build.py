@@ -16,6 +16,7 @@ import ast
 import base64
 import difflib
 import hashlib
+import importlib.util
 import os
 import re
 import sys
@@ -39,6 +40,7 @@ NOTEBOOK_METADATA = {
 }
 TAGS = {"setup", "needed-by-exercises", "exercise", "solution", "nbval-ignore-output", "raises-exception"}
 CELL_METADATA = {"tags", "alt", "save"}
+NEEDS_TRITON = "# needs Triton\n"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 SOLUTION = re.compile(r"^([ \t]*)# >>> solution\n(.*?)^[ \t]*# <<< solution$", re.MULTILINE | re.DOTALL)
@@ -115,7 +117,10 @@ def chapter_cells(source: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def solutions_cells(source: list[NotebookNode], chapter: str) -> list[NotebookNode]:
-    """The exercises, solved, after the cells that they need; links start one folder further down."""
+    """The exercises, solved, after the cells that they need; links start one folder further down.
+
+    The headings of exercises are one level up, since there is no "Exercises" above them.
+    """
     title = re.search(r"^# (.+)$", source[0].source, re.MULTILINE)
     if title is None:
         raise ValueError(f"{chapter}: the first cell should hold the chapter's title, '# ...'")
@@ -129,6 +134,7 @@ def solutions_cells(source: list[NotebookNode], chapter: str) -> list[NotebookNo
             copy = nbformat.from_dict(cell)
             if copy.cell_type == "markdown":
                 copy.source = RELATIVE_LINK.sub("../", copy.source)
+                copy.source = EXERCISE_HEADING.sub(r"## Exercise \1", copy.source)
             else:
                 copy.source = SOLUTION.sub(lambda found: found[2].rstrip("\n"), copy.source)
             cells.append(copy)
@@ -193,6 +199,10 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
     Of a figure with sliders the picture stays. The widget itself is gone with its kernel, and JupyterLab,
     which prefers it, would say "Error displaying widget" in the picture's place.
     """
+    if importlib.util.find_spec("triton") is None:
+        for cell in notebook.cells:
+            if cell.cell_type == "code" and cell.source.startswith(NEEDS_TRITON):
+                raise RuntimeError("a cell needs Triton, which is not installed here")
     environment = dict(os.environ)
     hide_the_machine(environment)
     NotebookClient(

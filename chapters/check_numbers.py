@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import math
 import operator
 import re
@@ -39,7 +40,7 @@ CHAPTERS = Path(__file__).resolve().parent
 SOURCES = CHAPTERS / "numbers.toml"
 
 NEAR = 6  # cells
-KINDS = ("reference", "arithmetic", "given", "cell", "open")
+KINDS = ("reference", "arithmetic", "given", "cell", "repeat", "open")
 LIST = r"(?:(?:,|,? and|,? to|,? or)?\s+\[?{0}\]?)*"
 # What looks like a number and names something.
 NAMES = [
@@ -271,8 +272,16 @@ def read_sources(path: Path = SOURCES) -> dict[str, list[Source]]:
                     if value is None:
                         raise ValueError(f"{path.name}, chapter {chapter}: not arithmetic: {expression}")
                     values.append(value)
+            elif kind == "repeat":
+                values = repeated(chapter, text, path.parent / "repeats")
             sources[chapter].append(Source(entry["phrase"], kind, text, values))
     return sources
+
+
+def repeated(chapter: str, name: str, folder: Path) -> list[float]:
+    """All numbers that repeats.py found for a chapter under a name."""
+    found = json.loads((folder / f"{chapter}.json").read_text(encoding="utf-8"))
+    return [value for row in found[name].values() for value in row.values()]
 
 
 @dataclass(frozen=True)
@@ -329,7 +338,7 @@ def unneeded(sources: list[Source]) -> Iterator[str]:
     for source in sources:
         if not source.covered:
             yield f"no number is in {source.phrase!r}"
-        for value in source.values:
+        for value in source.values if source.kind == "arithmetic" else []:
             if not any(rounds_to(value, number) for number in source.covered):
                 yield f"no number in {source.phrase!r} is {value:g}"
 

@@ -5,8 +5,6 @@ Notebooks are shown with the outputs that are committed. index.md is the first p
 
 from __future__ import annotations
 
-import re
-
 import nbformat
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -28,16 +26,11 @@ html_copy_source = False
 
 
 def adapt(notebook: str) -> str:
-    """A notebook's text for myst-nb: alternative texts in metadata of its own, and no level of headings left
-    out, as in the solutions, which have no "Exercises" above the exercises.
-    """
+    """A notebook's text for myst-nb: alternative texts in metadata of its own."""
     content = nbformat.reads(notebook, as_version=4)
-    is_solutions = content.cells[0].source.startswith("# Solutions")
     for cell in content.cells:
         if "alt" in cell.metadata:
             cell.metadata["mystnb"] = {"image": {"alt": cell.metadata.alt}}
-        if is_solutions and cell.cell_type == "markdown":
-            cell.source = re.sub(r"^### Exercise", "## Exercise", cell.source)
     return nbformat.writes(content)
 
 

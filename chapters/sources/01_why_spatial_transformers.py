@@ -2,15 +2,15 @@
 # # 1 Why spatial transformers
 #
 # > **A network that reads upright digits well is lost when they are turned. This chapter measures what the usual
-# > cures cost, shows that undoing the pose would cost almost nothing, and names the three parts of a layer that
+# > cures cost, shows that undoing the turn would cost almost nothing, and names the three parts of a layer that
 # > learns to undo it by itself.**
 #
 # **You will learn**
 #
 # - how the error of a small network grows with the angle of a digit it has only seen upright;
-# - what it costs to train on every pose instead, in errors, in steps and in parameters;
+# - what it costs to train on every angle instead, in errors, in steps and in parameters;
 # - how far pooling helps: a pixel, and hardly two;
-# - what would be won if somebody told us the pose;
+# - what would be won if somebody told us how each digit was turned;
 # - the parts of a spatial transformer, by name, and where in this book each is built.
 #
 # **You need** Python, the basics of PyTorch (tensors, autograd, `nn.Module`), and to have seen a classifier

@@ -258,8 +258,8 @@ print("y of each pixel:\n", G[..., 1])
 # $$
 #
 # The 1 below $x_i^t$ and $y_i^t$ makes them *homogeneous* coordinates: it lets the third column of $A_\theta$
-# be added, so that one matrix holds turn, scale, shear *and* translation. All source points together,
-# $T_\theta(G)$, are the **sampling grid**.
+# be added, so that one matrix holds turn, scale, shear (a slide of the rows, or columns, over each other) *and*
+# translation. All source points together, $T_\theta(G)$, are the **sampling grid**.
 #
 # > **"As in (10)".** Section 3 of the paper speaks of the affine transformation "in (10)", four times. It
 # > means Equation 1. The appendix has an affine transformation too, in three dimensions; probably the labels
@@ -559,8 +559,8 @@ plt.show()
 
 # %% [markdown]
 # The cure is to turn in pixels: from normalised target coordinates to pixels, turn, and back to normalised
-# source coordinates, all multiplied into one $\theta$. The same holds for "isotropic" in Equation 2: $s$
-# keeps the *picture's* aspect ratio. A square output of a wide picture comes out squeezed.
+# source coordinates, all multiplied into one $\theta$. The same holds for Equation 2, whose one scale the paper
+# calls isotropic, the same in all directions: $s$ keeps the *picture's* aspect ratio. A square output of a wide picture comes out squeezed.
 #
 # | symptom | look here |
 # | --- | --- |

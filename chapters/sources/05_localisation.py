@@ -8,7 +8,7 @@
 # **You will learn**
 #
 # - to regress a pose, from the pose itself and through the sampler, and why the angle is never exact;
-# - the paper's two localisation networks, layer by layer, and how to put any other body in their place;
+# - the paper's two localisation networks, layer by layer, and how to put any other network in their place;
 # - how much position is left after pooling, and what the border of the canvas gives away;
 # - what the first two steps of training change, and by how many pixels they move the grid;
 # - how the gradient of $\theta$ grows with the image, and what that means for the learning rate;
@@ -705,8 +705,10 @@ print("attention, smallest:", extremes.amin(0).detach(), " largest:", extremes.a
 # Per entry, bounds say what is known beforehand. Here: the window is never larger than 1.6 times the canvas nor
 # smaller than 0.4, never mirrored, and its centre stays in the middle half.
 #
-# Does it save a transformer? The classifier behind it gets the usual learning rate, the localisation network 20
-# times that. Two networks, one with a bound of 0.6 on every entry; and both at the usual rate.
+# Does it save a transformer? For once we need the whole chain of section 1.7, localisation network, grid, sampler and
+# classifier, which chapter 06 assembles: `stn.SpatialTransformer` is its first three parts. The classifier gets the usual
+# learning rate, the localisation network 20 times that. Two networks, one with a bound of 0.6 on every entry; and
+# both at the usual rate.
 
 
 # %%

@@ -14,7 +14,8 @@
 # - how functions passed as constants make one template out of many kernels;
 # - which test catches which bug, and which tests catch none.
 #
-# **You need** [chapter 03](03_sampling.ipynb) and Triton, which on Linux is installed with the book.
+# **You need** [chapter 03](03_sampling.ipynb) and Triton, which on Linux is installed with the book. Elsewhere the
+# cells that begin with `# needs Triton` say what they would show, and all others run.
 # **Runs in** about 15 seconds on two cores.
 
 # %% tags=["setup"]
@@ -32,17 +33,22 @@ from functools import partial
 
 import matplotlib.pyplot as plt
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 
 import stn
 import stn_kernels
 from stn.exercises import check
 from stn.plotting import show_image, use_style
+from stn.without_triton import replay_kernel_cells
 
+replay_kernel_cells("07_a_first_triton_kernel.ipynb")
 use_style()
 torch.set_printoptions(precision=4, sci_mode=False)
 images, labels = (tensor.to(device) for tensor in stn.data.digits("test"))
+
+# %% tags=["setup"]
+# needs Triton
+import triton
+import triton.language as tl
 
 # %% [markdown]
 # Chapter 03 called the library's kernels and did not look inside. Now we write one.
@@ -59,6 +65,7 @@ images, labels = (tensor.to(device) for tensor in stn.data.digits("test"))
 
 
 # %%
+# needs Triton
 @triton.jit
 def scale_kernel(output_ptr, input_ptr, factor, count, BLOCK: tl.constexpr):
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # the elements that are this program's
@@ -95,6 +102,7 @@ print("as PyTorch does:", torch.equal(scale(vector, 3.0), 3.0 * vector))
 
 
 # %%
+# needs Triton
 try:
     scale(vector, 3.0, BLOCK=10)
 except Exception as error:
@@ -116,6 +124,7 @@ print("the next power of 2:", triton.next_power_of_2(10))
 
 
 # %%
+# needs Triton
 @triton.jit
 def look_kernel(count, BLOCK: tl.constexpr):
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -133,6 +142,7 @@ look_kernel[(3,)](10, BLOCK=4)
 
 
 # %%
+# needs Triton
 @triton.jit
 def scale_without_mask_kernel(output_ptr, input_ptr, factor, BLOCK: tl.constexpr):
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -159,6 +169,7 @@ print(
 
 
 # %%
+# needs Triton
 @triton.jit
 def sum_kernel(total_ptr, input_ptr, BLOCK: tl.constexpr):
     value = tl.load(input_ptr + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))
@@ -208,6 +219,7 @@ for name, view in views.items():
 # `scale_kernel` never asked. It starts at the view's first element and takes what comes:
 
 # %%
+# needs Triton
 crop = picture[:, 1:3]
 print("the crop, doubled:    ", (2 * crop).flatten().cpu())
 print("scale_kernel's answer:", scale(crop, 2.0).flatten().cpu())
@@ -230,6 +242,7 @@ print("scale_kernel's answer:", scale(crop, 2.0).flatten().cpu())
 
 
 # %% tags=["needed-by-exercises"]
+# needs Triton
 @triton.jit
 def half_extent(size, ALIGN_CORNERS: tl.constexpr):
     """Pixels from the centre of a picture to the coordinate 1."""
@@ -257,6 +270,7 @@ def affine(theta_ptr, item, row, column, size, out_size, ALIGN_CORNERS: tl.const
 
 
 # %%
+# needs Triton
 @triton.jit
 def place_kernel(places_ptr, theta_ptr, size, out_size, ALIGN_CORNERS: tl.constexpr, BLOCK: tl.constexpr):
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -282,6 +296,7 @@ for align_corners in (True, False):
 # a block are called. Here is what one of them does:
 
 # %% alt="Left: the output, a digit 5 turned by 20 degrees, with the 128 pixels of program 3 marked: the end of one row, the four whole rows below it, and the beginning of another. Right: the input, an upright 5, and the places where these pixels look: the same band of dots, slanted by 20 degrees."
+# needs Triton
 BLOCK, program = 128, 3
 pixel = torch.arange(program * BLOCK, (program + 1) * BLOCK)
 looked_at = places.reshape(-1, 2)[pixel.to(device)].cpu()
@@ -305,6 +320,7 @@ print(f"rows of the input:  {looked_at[:, 1].min():.1f} to {looked_at[:, 1].max(
 
 
 # %%
+# needs Triton
 @triton.jit
 def sample_kernel(
     output_ptr,  # (N, C, H', W'), contiguous
@@ -367,6 +383,7 @@ def sample(input, theta, size, align_corners=False, BLOCK=1024):
 # one point only.
 
 # %%
+# needs Triton
 U = torch.tensor([[1.0, 9.0, 5.0, 2.0], [8.0, 3.0, 7.0, 6.0], [4.0, 9.0, 0.0, 5.0]], device=device)
 one_point = torch.tensor([[[0.0, 0.0, -0.1], [0.0, 0.0, -4 / 15]]], device=device)
 print(f"V = {sample(U[None, None], one_point, (1, 1)).item():.2f}")
@@ -378,6 +395,7 @@ print(f"V = {sample(U[None, None], one_point, (1, 1)).item():.2f}")
 
 
 # %%
+# needs Triton
 def equation_5(input, theta, size, align_corners=False):
     """The whole double sum, over all pixels of the input."""
     weights = []
@@ -526,6 +544,7 @@ for name, warp in {
 
 
 # %% tags=["needed-by-exercises"]
+# needs Triton
 @triton.jit
 def template_kernel(
     output_ptr,
@@ -570,6 +589,7 @@ def template_kernel(
 
 
 # %% tags=["needed-by-exercises"]
+# needs Triton
 @triton.jit
 def first_of_two(a):
     return tl.floor(a).to(tl.int32)
@@ -617,6 +637,7 @@ def sample_with(
 
 
 # %%
+# needs Triton
 @triton.jit
 def the_nearest(a):
     return tl.floor(a + 0.5).to(tl.int32)
@@ -653,6 +674,7 @@ for mode, sampling in (("bilinear", BILINEAR), ("nearest", NEAREST)):
 
 
 # %%
+# needs Triton
 @triton.jit
 def no_mask(index, length):
     """Every tap is loaded, wherever it lies."""
@@ -690,6 +712,7 @@ samplers = {
 # from farther away, with the mask and without:
 
 # %% alt="Left: a digit seen from farther away, with zeros padding: small, in a black surround. Right: the same without the mask. To its left and right stand copies of it, one row lower or higher, and above and below it the digits that lie before and behind it in memory."
+# needs Triton
 middle = images[12:15][1:2]
 farther = similarity(0, 1 / 2.5)[None].to(device)
 views = {name: samplers[name](middle, farther, (70, 70)) for name in ("no bug", "no mask on taps")}
@@ -709,6 +732,7 @@ print(f"ink without the mask, as a multiple of the right ink: {ratio:.1f}")
 # five, so that the first bug stays in our memory.
 
 # %%
+# needs Triton
 identity, turn = torch.eye(2, 3), similarity(37)
 shift = torch.tensor([[1.0, 0.0, 0.3], [0.0, 1.0, -0.2]])
 whole, part = slice(0, 28), slice(2, 26)
@@ -742,6 +766,7 @@ try_out(images[12:17])
 # is 0. So, the same with noise in place of digits:
 
 # %%
+# needs Triton
 noise = torch.rand(5, 1, 28, 28, generator=generator).to(device)
 try_out(noise)
 
@@ -758,6 +783,7 @@ try_out(noise)
 # that should not have been loaded spoils the output even where its weight is 0.
 
 # %%
+# needs Triton
 poisoned = noise.clone()
 poisoned[[0, 4]] = math.nan
 try_out(poisoned)
@@ -831,6 +857,7 @@ check("07-2", bytes_unfused_and_fused)
 
 
 # %% tags=["exercise"]
+# needs Triton
 @triton.jit
 def copy_kernel(output_ptr, input_ptr, stride_y, stride_x, height, width, BLOCK: tl.constexpr):
     # >>> solution
@@ -864,6 +891,7 @@ check("07-3", copy)
 
 
 # %% tags=["exercise"]
+# needs Triton
 @triton.jit
 def exact_affine(theta_ptr, item, row, column, size, out_size, ALIGN_CORNERS: tl.constexpr):
     # >>> solution
@@ -907,6 +935,7 @@ check("07-4", exact_sample)
 
 
 # %% tags=["exercise"]
+# needs Triton
 @triton.jit
 def first_of_four(a):
     # >>> solution
@@ -941,6 +970,7 @@ check("07-5", bicubic_sample)
 
 
 # %% tags=["exercise"]
+# needs Triton
 @triton.jit
 def projective(theta_ptr, item, row, column, size, out_size, ALIGN_CORNERS: tl.constexpr):
     # >>> solution

@@ -11,10 +11,11 @@
 # - to write a kernel whose programs own tiles, and which works out places and weights once for all channels;
 # - why the same kernel serves every transform, and which transforms it has nothing to save on;
 # - to count what of an image is really read, in pixels and in the 32-byte sectors that memory delivers;
-# - what a turn by 90° does to the loads of a warp, and what channels-last does about it.
+# - what a turn by 90° does to what a GPU has to load, and what another layout of the channels does about it.
 #
 # **You need** chapters [04](04_gradients.ipynb) and [07](07_a_first_triton_kernel.ipynb), and Triton, which on
-# Linux is installed with the book. **Runs in** about 20 seconds on two cores.
+# Linux is installed with the book. Elsewhere the cells that begin with `# needs Triton` say what they would show.
+# **Runs in** about 20 seconds on two cores.
 
 # %% tags=["setup"]
 import os
@@ -33,19 +34,25 @@ import math
 
 import matplotlib.pyplot as plt
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from matplotlib.patches import Rectangle
 
 import stn_kernels
 from stn import measured
 from stn.exercises import check
 from stn.plotting import use_style
-from stn_kernels.coordinate_maps import ratio
-from stn_kernels.template import centre, half_extent
+from stn.without_triton import replay_kernel_cells
 
+replay_kernel_cells("08_fusing_grid_and_sampler.ipynb")
 use_style()
 generator = torch.Generator().manual_seed(0)
+
+# %% tags=["setup"]
+# needs Triton
+import triton
+import triton.language as tl
+
+from stn_kernels.coordinate_maps import ratio
+from stn_kernels.template import centre, half_extent
 
 # %% [markdown]
 # ## 8.1 What a grid costs, by hand
@@ -59,8 +66,8 @@ generator = torch.Generator().manual_seed(0)
 #
 # Chapter 07 counted the bytes of the forward pass, as bytes bound the time [3]. Training has a backward pass too
 # (chapter 04): it receives the gradient of the output, reads the image, since a slope is a difference of
-# neighbours, and returns a gradient of the image and one of $\theta$. On the way to $\theta$ the composition
-# has, for every output pixel, a gradient of the grid. For an output pixel of $C$ float32 channels, and an image
+# neighbours, and returns a gradient of the image and one of $\theta$. On the way to $\theta$ the two functions,
+# PyTorch's **composition**, have, for every output pixel, a gradient of the grid. For an output pixel of $C$ float32 channels, and an image
 # with as many pixels:
 #
 # | | forward | backward |
@@ -121,9 +128,12 @@ def pieces(sizes, pixels=2 * SIZE[0] * SIZE[1]):
 
 
 output, taken = measured.allocations(lambda: two_functions(images, thetas, SIZE))
-fused_output, taken_fused = measured.allocations(lambda: stn_kernels.affine_sample(images, thetas, SIZE))
 print("allocated forward, bytes for an output pixel")
 print("two functions:", pieces(taken))
+
+# %%
+# needs Triton
+fused_output, taken_fused = measured.allocations(lambda: stn_kernels.affine_sample(images, thetas, SIZE))
 print("the library:  ", pieces(taken_fused))
 
 # %% [markdown]
@@ -137,6 +147,7 @@ print("the library:  ", pieces(taken_fused))
 # ## 8.3 The backward pass, and what is kept for it
 
 # %%
+# needs Triton
 upstream = torch.ones_like(output)
 
 
@@ -164,6 +175,7 @@ for name, one, other in zip(("image", "theta"), by_torch, by_library, strict=Tru
 
 
 # %%
+# needs Triton
 def kept(function):
     """The shapes of what autograd keeps, and its bytes."""
     found = {}
@@ -205,6 +217,7 @@ print("the library:  ", kept(lambda: stn_kernels.affine_sample(images, thetas, S
 
 
 # %% tags=["needed-by-exercises"]
+# needs Triton
 @triton.jit
 def affine(theta_ptr, m, target, extents, COMPUTE: tl.constexpr):
     """Equation 1 for transform m: where a block of output pixels looks, in pixels from the image's centre."""
@@ -229,6 +242,7 @@ def affine(theta_ptr, m, target, extents, COMPUTE: tl.constexpr):
 
 
 # %% tags=["needed-by-exercises"]
+# needs Triton
 @triton.jit
 def owned_pixels(out_size, TILE_Y: tl.constexpr, TILE_X: tl.constexpr):
     """Rows and columns of this program's output pixels, and which of them exist."""
@@ -275,6 +289,7 @@ def places(
 
 
 # %% tags=["needed-by-exercises"]
+# needs Triton
 @triton.jit
 def four_taps(a, b, exists, strides, size):
     """Offset of the upper left tap; weights and masks of all four, row by row."""
@@ -307,6 +322,7 @@ def weighted_sum(plane_ptr, taps, strides, COMPUTE: tl.constexpr):
 
 
 # %% tags=["needed-by-exercises"]
+# needs Triton
 @triton.jit
 def fused_kernel(
     output_ptr,  # (M, C, H', W'), contiguous; M = N T transforms
@@ -371,6 +387,7 @@ def fused(input, parameters, size, MAP=affine, align_corners=False, tile=TILE):
 # composition is not good enough to be a judge (section 8.8).
 
 # %%
+# needs Triton
 noise = torch.rand(4, 3, 41, 50, generator=generator, dtype=torch.float64).to(device)[:, :, 9:32, 7:37]
 warps = torch.eye(2, 3, dtype=torch.float64) + 0.5 * torch.randn(4, 2, 3, generator=generator).double()
 warps[3, :, 2] = torch.tensor([1e6, -3.0])
@@ -392,6 +409,7 @@ for dtype, tolerance in tolerances.items():
 # NaN gives NaN, and neither reads memory that is not the image's.
 
 # %%
+# needs Triton
 strange = torch.eye(2, 3).repeat(4, 1, 1)
 strange[:, 0, 2] = torch.tensor([1e20, math.inf, -math.inf, math.nan])
 strange = strange.to(device)
@@ -410,6 +428,7 @@ for name, mine, theirs in zip(("1e20", "inf", "-inf", "NaN"), ours, library, str
 # $x + \frac{W - 1}{2}$ is an integer again: the identity returns its input bit for bit, whatever the size.
 
 # %%
+# needs Triton
 identity = torch.eye(2, 3, device=device)[None]
 samplers = {
     "the kernel above": fused,
@@ -436,6 +455,7 @@ for name, verdicts in exact.items():
 
 
 # %%
+# needs Triton
 @triton.jit
 def projective(theta_ptr, m, target, extents, COMPUTE: tl.constexpr):
     """(u / w, v / w), where (u, v, w) is theta (x, y, 1) in normalised coordinates."""
@@ -514,6 +534,7 @@ for name, choice in choices.items():
 # are a sixteenth of a pixel apart or more:
 
 # %%
+# needs Triton
 wide = torch.rand(1, 1, 256, 256, generator=generator).to(device)
 turn = torch.tensor([[[0.8, -0.6, 0.0], [0.6, 0.8, 0.0]]], device=device)
 right = two_functions(wide.double(), turn.double(), (256, 256))
@@ -535,6 +556,7 @@ for name, result in (("float16 grid", by_half_grid), ("no grid", by_fused)):
 # $96 \times 96$:
 
 # %%
+# needs Triton
 T, WINDOW = 8, (24, 24)
 scenes = torch.rand(2, 3, 96, 96, generator=generator).to(device)
 windows = torch.zeros(2, T, 2, 3)
@@ -709,7 +731,7 @@ for shape in ((1, 32), (2, 16), (4, 8)):
 # of a row has a sector of its own, of which it uses an eighth. The patch asks for no more than 11 at any of
 # these angles.
 #
-# What the first-level cache is asked for is not what memory delivers. A program's loads, four taps of all its
+# What the cache nearest to a program, the *first-level* one, is asked for is not what memory delivers. A program's loads, four taps of all its
 # warps, mostly ask for the same sectors again; if the cache keeps them while the program runs, each is
 # fetched once. How many are they, for programs of 128 pixels of one shape or another?
 
@@ -737,6 +759,7 @@ print("all programs", "".join(f"{average:7.2f}" for average in at_all))
 # go, and a load meets only every second or fourth pixel of a longer stretch.
 
 # %%
+# needs Triton
 by_shape = [fused(pictures, warps.float(), (19, 27), tile=tile) for tile in ((4, 32), (16, 8), (64, 64))]
 print("the same values, whatever the tile:", all(torch.equal(by_shape[0], other) for other in by_shape[1:]))
 
@@ -789,6 +812,7 @@ for C in (4, 32):
 # feature map often comes that way. A sampler should take it as it comes, and return the same:
 
 # %%
+# needs Triton
 feature_map = torch.rand(2, 32, 24, 24, generator=generator).to(device, memory_format=torch.channels_last)
 turns = turn.expand(2, 2, 3)
 for name, sampler in (("the library", stn_kernels.affine_sample), ("PyTorch", two_functions)):
@@ -850,7 +874,7 @@ print(f"{len(found)} settings measured" if found else "not measured yet: there a
 # ### Exercise 08-1: a scan
 #
 # A CT scan is a volume of one channel, float16. It is sampled under an affine transform, trained through, and
-# the composition's grid is float32. How many bytes are moved for an output voxel, forward and backward
+# the composition's grid is float32. How many bytes are moved for an output voxel (a volume's pixel), forward and backward
 # together, as section 8.1 counts: fused, and with a grid? Give a list of two numbers.
 
 # %% tags=["exercise"]
@@ -890,6 +914,7 @@ check("08-2", sectors_of_pixel)
 
 
 # %% tags=["exercise"]
+# needs Triton
 @triton.jit
 def attention(parameters_ptr, m, target, extents, COMPUTE: tl.constexpr):
     # >>> solution
@@ -921,6 +946,7 @@ check("08-3", attention_sample)
 
 
 # %% tags=["exercise"]
+# needs Triton
 @triton.jit
 def lens(parameters_ptr, m, target, extents, COMPUTE: tl.constexpr):
     # >>> solution
@@ -949,6 +975,7 @@ check("08-4", lens_sample)
 
 
 # %% tags=["exercise"]
+# needs Triton
 @triton.jit
 def mismatch_kernel(
     sums_ptr,  # (N, tiles)

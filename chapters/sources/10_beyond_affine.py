@@ -64,7 +64,8 @@ def regular_grid(size):
 # | piecewise affine, $K$ vertices | $2 K$ | `stn.PiecewiseAffine` | what happens inside a triangle |
 # | displacement | $2 H' W'$ | `stn.Displacement` | (see section 10.10) |
 #
-# Thin plate splines, also $2 K$, have a chapter of their own, the next.
+# (A **similarity** turns, scales alike in both directions, and translates; you may know it from exercise 06-5.) Thin
+# plate splines, also $2 K$, have a chapter of their own, the next.
 #
 # A step up buys freedom and gives up something that was certain. To see what, we take a random $\theta$ of
 # each family and look at its grid: are rows as long as before? Does a row still run to the right? Are rows
@@ -815,8 +816,8 @@ print(f"of the {theta.numel()} numbers more than half have no gradient at the st
 # An experiment to end with. Ten digits are warped in three ways, by a random affine map, by a random
 # projective map (corners moved by up to 0.35), and by a bend in two numbers for each digit: $x$ is pushed by
 # $a \cos \pi y$ and $y$ by $b \cos \pi x$. Every family tries to undo each of them, by descent on the squared
-# difference from the digit as it was. One family more takes part, made for the third task: $M B$ with just
-# these two cosines as $B$.
+# difference from the digit as it was. One family more takes part, *waves*, made for the third task: $M B$ with
+# just these two cosines as $B$.
 #
 # A descent is near-sighted (section 4.10), so it goes from coarse to fine, all families alike.
 

@@ -10,7 +10,7 @@
 #
 # - where $r^2 \log r$ comes from, and which three sums over the weights must be zero;
 # - to set up and to solve the system, and that the library's `fit` finds the same;
-# - what bending costs, and what $\lambda$ gives up in exchange for less of it;
+# - what bending costs, and how far to miss the points in exchange for less of it;
 # - to make of two plates a map of the plane, from target to source, and to sample an image through it;
 # - what goes wrong: folds, inverses, points on a line, coordinates in pixels.
 #
@@ -498,7 +498,7 @@ explore(
 #
 # Nothing in the bending energy forbids two places of the target to look at the same place of the source.
 # Where the warp runs backwards, the picture is turned over, and between there and the rest it is folded. The
-# determinant of the Jacobian tells: it is the area in the source for a unit of area in the target, and
+# determinant of the **Jacobian**, the matrix of the map's four derivatives, tells: it is the area in the source for a unit of area in the target, and
 # negative where the warp has turned over.
 
 # %% alt="Three warped checkerboards, where the middle one of sixteen points, at the upper left, is sampled further and further to the right. The first is bent, the second stretched so far that some squares are slivers; in the third a round region beside the point is shaded: there the warp runs backwards."

@@ -15,8 +15,8 @@
 # - to learn $B$ itself, and when that works.
 #
 # **You need** chapters [06](06_the_spatial_transformer.ipynb) and [11](11_thin_plate_splines.ipynb), section 10.9,
-# and Triton, which on Linux is installed with the book. **Runs in** about 80 seconds on two cores, most of it
-# training.
+# and, for one cell of section 12.5, Triton, which on Linux is installed with the book; elsewhere the cell says what
+# it would show. **Runs in** about 80 seconds on two cores, most of it training.
 
 # %% tags=["setup"]
 import math
@@ -46,8 +46,10 @@ from stn.experiments.rotated import Rotated
 from stn.plotting import show_grid, show_image, use_style
 from stn.thin_plate_spline import fit_map, uniform_grid
 from stn.training import count_parameters, random_batches, train
+from stn.without_triton import replay_kernel_cells
 from stn_kernels import backend
 
+replay_kernel_cells("12_the_tps_transformer.ipynb")
 backend.interpret_cpu_tensors = False  # until then ATen, which is far quicker than Triton's interpreter
 use_style()
 torch.set_printoptions(precision=4, sci_mode=False)
@@ -70,7 +72,8 @@ test_images, test_labels = (tensor.to(device) for tensor in stn.data.digits("tes
 # \quad \text{depends on the } c_k \text{ alone.}
 # $$
 #
-# At a pixel $p$ the warp is $(\varphi_1(p), \ldots, \varphi_K(p), x, y, 1)$ times $(w; a)$. Collect these rows for
+# At a pixel $p$ the warp is $(\varphi_1(p), \ldots, \varphi_K(p), x, y, 1)$ times $(w; a)$, where
+# $\varphi_k(p) = \varphi(|p - c_k|)$. Collect these rows for
 # all pixels of the output, multiply by the first $K$ columns of $L^{-1}$ (the others meet zeros), and everything
 # that is not $C'$ becomes one constant matrix, pixels times $K$:
 #
@@ -634,6 +637,8 @@ def with_stored_basis():
     return F.grid_sample(few, (B_strip @ moved_points).unflatten(1, STRIP), align_corners=False)
 
 
+# %%
+# needs Triton
 def fused():
     return stn_kernels.tps_sample(few, moved_points, STRIP, target_points=c)
 

@@ -68,8 +68,8 @@ print(f"from the middle it lies {places.norm(dim=1).mean():.0f} pixels away, on 
 # ## 16.2 What looks alike
 #
 # Pixels are a poor measure: two threes by two hands share few of them. The paper takes the activations $e(\cdot)$ of
-# a network that was trained to tell digits apart, on other pictures, with labels. So labels do come in, but not
-# ours: the encoder has never seen these images, and it is frozen. Here it has the paper's two convolutions, 16
+# a network that was trained to tell digits apart, on other pictures, with labels: an *encoder*. So labels do come in,
+# but not ours: the encoder has never seen these images, and it is frozen. Here it has the paper's two convolutions, 16
 # filters each, and was shown digits a little larger, smaller or off the middle.
 
 # %%

@@ -58,7 +58,7 @@ for model, errors in PAPER.items():
         print(f"{model:12}" + "".join(f"{errors.get(one, ''):>6}" for one in SETS))
 
 # %% [markdown]
-# R is rotated, RTS rotated, translated and scaled, P projective, E elastic, TC translated among clutter. `aff`, `proj`
+# R is rotated, RTS rotated, translated and scaled, P projective, E elastic (bent at random), TC translated among clutter. `aff`, `proj`
 # and `tps` are the maps of chapters [02](02_coordinates_and_grids.ipynb), [10](10_beyond_affine.ipynb) and
 # [12](12_the_tps_transformer.ipynb). For TC the paper does not say which map; we take the affine one.
 #
@@ -386,7 +386,7 @@ for model in ("fcn", "st-fcn-aff"):
 # %% [markdown]
 # The curves have not levelled off, and training and test loss are close: with digits distorted anew every time there
 # is little to overfit. So a longer training should bring R and RTS down. The paper's takes 150,000 steps of 256, by plain
-# SGD. One run each, on a GPU, as printed and with a momentum of 0.9:
+# gradient descent on batches (SGD). One run each, on a GPU, as printed and with a momentum of 0.9:
 
 # %%
 as_printed, with_momentum = read("table1_paper"), read("table1_paper_momentum")
@@ -513,7 +513,7 @@ print(f"measured: {moved:.2f}, while the unit varies between images by {before.s
 
 # %% [markdown]
 # One step moves the unit by ten times what it differs between images: in the wrong direction, it is below zero for all
-# of them. Gradient descent would have moved it by a millionth of that. The paper trained by plain SGD, whose steps are as
+# of them. Gradient descent would have moved it by a millionth of that. The paper trained by plain gradient descent, whose steps are as
 # small as the gradients. With Adam there are two remedies. A warm-up, which all networks with convolutions now have, since
 # the plain CNN lost units as well. Or a localisation network that learns more slowly than the rest; others found that one by
 # trial, with factors from 0.1 to 0.0001 ([chapter 05](05_localisation.ipynb)). The fully connected networks, of which no

@@ -38,7 +38,7 @@ def bytes_unfused_and_fused(answer: Any) -> str:
     return "The smaller the pixels, the more the grid weighs: a factor of 2.3, where float32 had 1.7."
 
 
-@exercise("07-3")
+@exercise("07-3", needs_triton=True)
 def strided_copy(answer: Callable[..., Any]) -> str:
     # All views lie well inside one tensor, so that a kernel that reads elsewhere reads numbers.
     memory = torch.arange(16384.0, device=_device()).reshape(256, 64)
@@ -70,7 +70,7 @@ def strided_copy(answer: Callable[..., Any]) -> str:
     return "Transposed, repeated or cropped: to the kernel it is all two strides."
 
 
-@exercise("07-4")
+@exercise("07-4", needs_triton=True)
 def exact_sample(answer: Callable[..., Any]) -> str:
     generator = torch.Generator().manual_seed(4)
     noise = (torch.eye(2, 3) + 0.4 * torch.randn(3, 2, 3, generator=generator)).to(_device())
@@ -91,7 +91,7 @@ def exact_sample(answer: Callable[..., Any]) -> str:
     return "What was divided by W' and multiplied by W is now multiplied by exactly 1."
 
 
-@exercise("07-5")
+@exercise("07-5", needs_triton=True)
 def bicubic_sample(answer: Callable[..., Any]) -> str:
     generator = torch.Generator().manual_seed(5)
     theta = (torch.eye(2, 3) + 0.3 * torch.randn(2, 2, 3, generator=generator)).to(_device())
@@ -109,7 +109,7 @@ def bicubic_sample(answer: Callable[..., Any]) -> str:
     return "Two short functions, and sixteen taps."
 
 
-@exercise("07-6")
+@exercise("07-6", needs_triton=True)
 def projective_sample(answer: Callable[..., Any]) -> str:
     generator = torch.Generator().manual_seed(6)
     picture = torch.rand(3, 2, 9, 12, generator=generator).to(_device())

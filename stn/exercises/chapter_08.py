@@ -58,7 +58,7 @@ def sectors_of_pixel(answer: Callable[..., Any]) -> str:
     return "Side by side, 32 channels are four sectors; in planes of their own they are 32."
 
 
-@exercise("08-3")
+@exercise("08-3", needs_triton=True)
 def attention_sample(answer: Callable[..., Any]) -> str:
     generator = torch.Generator().manual_seed(3)
     picture = torch.rand(3, 2, 11, 17, generator=generator).to(_device())
@@ -95,7 +95,7 @@ def attention_sample(answer: Callable[..., Any]) -> str:
     return "Half of theta's numbers, and none of the sampler had to be touched."
 
 
-@exercise("08-4")
+@exercise("08-4", needs_triton=True)
 def lens_sample(answer: Callable[..., Any]) -> str:
     generator = torch.Generator().manual_seed(4)
     picture = torch.rand(3, 2, 13, 18, generator=generator).to(_device())
@@ -112,7 +112,7 @@ def lens_sample(answer: Callable[..., Any]) -> str:
     return "A map that no matrix can say, and the kernel did not change."
 
 
-@exercise("08-5")
+@exercise("08-5", needs_triton=True)
 def mismatch(answer: Callable[..., Any]) -> str:
     generator = torch.Generator().manual_seed(4)
     theta = (torch.eye(2, 3) + 0.3 * torch.randn(3, 2, 3, generator=generator)).to(_device())

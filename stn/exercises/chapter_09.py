@@ -91,7 +91,7 @@ def row_interval(answer: Callable[..., Any]) -> str:
     return "Between the two ends everybody reads: nothing is left to try."
 
 
-@exercise("09-5")
+@exercise("09-5", needs_triton=True)
 def collect(answer: Callable[..., Any]) -> str:
     generator = torch.Generator().manual_seed(4)
     for height, width, k in ((3, 4, 2), (5, 3, 3), (2, 7, 1), (9, 11, 4)):

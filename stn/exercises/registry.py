@@ -21,9 +21,12 @@ from typing import Any
 
 import torch
 
+from stn_kernels import backend
+
 Checker = Callable[[Any], str | None]
 
 _checkers: dict[str, Checker] = {}
+_need_triton: set[str] = set()
 
 
 class Wrong(Exception):
@@ -38,13 +41,18 @@ class _AnswerFailed(Exception):
     """The reader's function raised the exception that is this one's cause."""
 
 
-def exercise(name: str) -> Callable[[Checker], Checker]:
-    """Register a checker under the exercise's name, "NN-k" for exercise k of chapter NN."""
+def exercise(name: str, *, needs_triton: bool = False) -> Callable[[Checker], Checker]:
+    """Register a checker under the exercise's name, "NN-k" for exercise k of chapter NN.
+
+    With `needs_triton` an answer is a kernel, which cannot be checked where Triton is missing.
+    """
 
     def register(checker: Checker) -> Checker:
         if name in _checkers:
             raise ValueError(f"exercise {name!r} is registered twice")
         _checkers[name] = checker
+        if needs_triton:
+            _need_triton.add(name)
         return checker
 
     return register
@@ -66,7 +74,10 @@ def check(name: str, answer: Any) -> None:
     checkers = _load()
     if name not in checkers:
         raise ValueError(f"name should be one of {', '.join(map(repr, names()))}; got {name!r}")
-    print(f"Exercise {name}: {_verdict(checkers[name], answer)}")
+    verdict = _verdict(checkers[name], answer)
+    if name in _need_triton and not backend.HAS_TRITON and verdict.startswith("not correct"):
+        verdict = "not checked: it needs Triton, which is not installed."
+    print(f"Exercise {name}: {verdict}")
 
 
 def names() -> list[str]:

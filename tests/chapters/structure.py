@@ -159,7 +159,6 @@ def refers_to_sections_and_exercises_that_exist(notebook: NotebookNode, path: Pa
 
 IN_CHAPTERS = (
     opens_with_a_title_a_promise_and_what_it_takes,
-    has_one_title_and_skips_no_level_of_headings,
     has_numbered_sections_and_closes_as_chapters_do,
     sums_up_in_four_to_six_points,
     has_five_to_ten_numbered_exercises,

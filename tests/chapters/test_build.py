@@ -166,6 +166,13 @@ def test_of_a_figure_with_sliders_the_picture_stays_and_the_widget_goes(tmp_path
     assert output.metadata["image/png"]["alt"] == "A line that rises."
 
 
+def test_cell_that_needs_triton_is_not_executed_without_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("# needs Triton\n1")])
+    with pytest.raises(RuntimeError, match="needs Triton"):
+        build.execute(notebook, tmp_path)
+
+
 def test_saved_figure_is_the_cells_output(built):
     (figure,) = (cell for cell in read(built / "99_trial.ipynb").cells if "save" in cell.metadata)
     content = (built / "figures" / "line.png").read_bytes()

@@ -20,6 +20,7 @@ SOLUTIONS = sorted((build.CHAPTERS / "solutions").glob("*.ipynb"))
 SOURCES = sorted((build.CHAPTERS / "sources").glob("*.py"))
 EVERYWHERE = (
     *hygiene.EVERYWHERE,
+    structure.has_one_title_and_skips_no_level_of_headings,
     formulas.has_formulas_that_render,
     spelling.is_spelt_as_the_british_do,
 )

@@ -94,3 +94,18 @@ def test_expect_close_takes_its_tolerance_as_the_largest_error():
     expect_close(1.25, 1.0, "it", tolerance=0.25)
     with pytest.raises(Wrong):
         expect_close(1.26, 1.0, "it", tolerance=0.25)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (lambda x: triton.jit(x), "not checked: it needs Triton, which is not installed."),  # noqa: F821
+        (lambda x: ..., "no answer yet."),
+        (lambda x: 2 * x, "correct."),
+    ],
+)
+def test_kernel_without_triton_is_not_called_wrong(capsys, monkeypatch, answer, expected):
+    exercise("90-3", needs_triton=True)(registry._checkers["90-2"])
+    assert "not installed" not in verdict(capsys, "90-3", lambda x: x)
+    monkeypatch.setattr(registry.backend, "HAS_TRITON", False)
+    assert verdict(capsys, "90-3", answer) == f"Exercise 90-3: {expected}\n"

@@ -1,0 +1,273 @@
+"""Measure what the chapters' prose tells of more runs than a notebook has time for.
+
+    python chapters/repeats.py 10 14  # these chapters, one to five minutes each; without a number, all
+
+A chapter's own cells are executed, up to its exercises, and then its functions are called with other seeds.
+The results go to repeats/NN.json, by name; check_numbers.py holds the prose to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jupytext
+
+CHAPTERS = Path(__file__).resolve().parent
+RESULTS = CHAPTERS / "repeats"
+
+Results = dict[str, dict[str, float]]
+
+
+class Chapter:
+    """A chapter's cells, executed up to its exercises; nothing is shown."""
+
+    def __init__(self, number: str) -> None:
+        (source,) = (CHAPTERS / "sources").glob(f"{number}_*.py")
+        self.names: dict[str, Any] = {"__name__": source.stem}
+        self.cells: list[str] = []
+        for cell in jupytext.read(source, fmt="py:percent").cells:
+            if "## Exercises" in cell.source:
+                break
+            if cell.cell_type == "code":
+                self.cells.append(cell.source)
+                self.execute(cell.source)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.names[name]
+
+    def execute(self, code: str) -> None:
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            exec(code, self.names)
+
+    def again(self, start: str, seed: int, *, until: str = "", change: tuple[str, str] = ("", "")) -> None:
+        """Execute the cell that has `start` once more, with `seed` where it has 0, and one more change.
+
+        With `until`, only what comes before that text.
+        """
+        (code,) = (cell for cell in self.cells if start in cell)
+        if until:
+            code = code[: code.index(until)]
+        if change[0] not in code:
+            raise ValueError(f"no {change[0]!r} in the cell with {start!r}")
+        code = code.replace(*change) if change[0] else code
+        self.execute(code.replace("manual_seed(0)", f"manual_seed({seed})"))
+
+
+def mean_and_spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": statistics.mean(values), "spread": statistics.stdev(values)}
+
+
+class Notes:
+    """Values by name, one of each run."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def note(self, name: str, value: float) -> None:
+        self.values.setdefault(name, []).append(value)
+
+    def results(self) -> Results:
+        return {name: mean_and_spread(values) for name, values in self.values.items()}
+
+    def ranges(self) -> Results:
+        return {name: {"least": min(values), "most": max(values)} for name, values in self.values.items()}
+
+
+def regression(names: Chapter) -> Results:
+    """Sections 5.1 to 5.3 with five seeds, and section 5.1 with three times the steps."""
+    import torch
+
+    notes, pose, r_squared = Notes(), names["pose"], names["r_squared"]
+    own, ones = names["own"], names["ones"]
+    for seed in range(5):
+        names.again("by_pose = two_layers()", seed)
+        names.again("by_picture = two_layers()", seed)
+        with torch.no_grad():
+            told, learned = (
+                names["read"](names[name](names["canvases"])) for name in ("by_pose", "by_picture")
+            )
+        for name, chosen in (("all", slice(None)), ("ones", ones)):
+            turn, seen = pose.angle[chosen], told["angle"][chosen]
+            notes.note(f"{name}, turn", r_squared(seen, turn))
+            notes.note(f"{name}, turn and slant", r_squared(seen, turn + own[chosen]))
+        notes.note("place from the pose", names["off"](told["place"]))
+        notes.note("place from the picture", names["off"](learned["place"]))
+        notes.note("angle from the picture", r_squared(learned["angle"], pose.angle))
+    names.again("by_pose = two_layers()", 0, change=("steps=500", "steps=1500"))
+    with torch.no_grad():
+        told = names["read"](names["by_pose"](names["canvases"]))
+    longer = {"angle": r_squared(told["angle"], pose.angle)}
+    return {**notes.results(), "three times the steps": longer}
+
+
+def bodies(names: Chapter) -> Results:
+    """Section 5.5 with five seeds; the place in pixels."""
+    import torch
+
+    import stn
+
+    def pooled() -> Any:
+        return stn.Localisation(names["papers_convolutions_pooled"](), 20, names["translation"], (1, 60, 60))
+
+    notes, true = Notes(), names["test_places"]
+    for seed in range(5):
+        names.again("def place_loss", seed, until="moved_digits, places =")
+        for name, build in (*names["networks"](), ("the paper's, pooled", pooled)):
+            torch.manual_seed(seed)
+            network = build().to(names["device"])
+            names["fit"](network, names["place_loss"](), steps=120)
+            with torch.no_grad():
+                theta = network(names["test_moved"])
+            off = (30 * theta - true).square().sum(1).mean().sqrt().item()
+            notes.note(f"{name}, R squared", names["r_squared"](theta[:, 0], true[:, 0]))
+            notes.note(f"{name}, off by", off)
+    return notes.results()
+
+
+def widths(names: Chapter) -> Results:
+    """The sum of features in section 5.7 for three widths, mean of three seeds."""
+    import torch
+
+    import stn
+
+    found = {}
+    for units in (128, 256, 512):
+        sums = []
+        for seed in range(3):
+            torch.manual_seed(seed)
+            layers = stn.FullyConnectedLocalisation((1, 42, 42), names["affine"], hidden=(units, units))
+            _, U, _ = names["new_digits"](128, torch.Generator().manual_seed(seed))
+            with torch.no_grad():
+                sums.append(layers.body(U).abs().sum(1).mean().item())
+        found[str(units)] = {"mean": statistics.mean(sums)}
+    return found
+
+
+def bounds(names: Chapter) -> Results:
+    """Section 5.9 with five seeds, in per cent, the least and the most."""
+    notes = Notes()
+    for seed in range(5):
+        names.again("def classify", seed, until="free, bounded =")
+        for factor in (20, 10, 1):
+            for bound in (None, 0.6):
+                error, black, rim = names["classify"](factor, bound)
+                for what, value in (("error", error), ("black", black), ("rim", rim)):
+                    notes.note(f"{factor} times, bound {bound}, {what}", 100 * value)
+    return notes.ranges()
+
+
+def families(names: Chapter) -> Results:
+    """Section 10.11 with five sets of digits and warps."""
+    import torch
+
+    runs = [names["compete"](torch.Generator().manual_seed(seed)) for seed in range(5)]
+    found = {}
+    for task, family in runs[0]:
+        left, off = zip(*(run[task, family] for run in runs), strict=True)
+        found[f"{task}, {family}"] = {"left": statistics.mean(left), **mean_and_spread(off)}
+    return found
+
+
+def five_sets(names: Chapter) -> Results:
+    """Sections 14.8 and 14.9 with five sets of 16 digits and directions; shares in per cent, else pixels."""
+    import torch
+    import torch.nn.functional as F
+
+    images, descend, pushed_off = names["images"], names["descend"], names["pushed_off"]
+    translation, device = names["translation"], names["device"]
+    sign = torch.tensor([[1.0], [-1.0]], device=device).repeat(8, 1)
+    notes = Notes()
+    note = notes.note
+
+    def share(errors: torch.Tensor, below: float) -> float:
+        return 100 * (errors < below).float().mean().item()
+
+    for k in range(5):
+        chosen = images[16 * k : 16 * (k + 1)]
+        digits = F.pad(chosen, (26, 26, 26, 26))
+        roomy = digits[:, :, 12:68, 12:68]
+        for scales, shifts in (((), (3, 8)), ((8, 24), (8, 16, 24, 28))):
+            for shift in shifts:
+                end = descend(translation, digits, digits, pushed_off(16, shift, k), scales)
+                note(f"scales {scales}, from {shift} pixels", share((end * 40).norm(dim=1), 0.5))
+        for scales in ((), (4, 12)):
+            for degrees in (60, 90):
+                start = math.radians(degrees) * sign
+                end = descend(names["Turn"](), chosen, chosen, start, scales, rate=0.03)
+                note(f"scales {scales}, turned by {degrees}", share(end.abs(), math.radians(2)))
+            start = torch.full((16, 1), math.log(3), device=device)
+            end = descend(names["Zoom"](), roomy, roomy, start, scales, rate=0.03)
+            note(f"scales {scales}, a third of the size", share(end.abs(), 0.03))
+        for deviation in (0.1, 0.3):
+            noise = torch.randn(digits.shape, generator=torch.Generator().manual_seed(3 + k)).to(device)
+            noisy = digits + deviation * noise
+            near = descend(translation, digits, noisy, pushed_off(16, 1.5, k), ())
+            far = descend(translation, digits, noisy, pushed_off(16, 16, k), (8, 24))
+            refined = descend(translation, digits, noisy, far, (), steps=50, rate=0.005)
+            for name, end in (("plain", near), ("copies", far), ("copies, then plain", refined)):
+                note(f"noise {deviation}, {name}", (end * 40).norm(dim=1).median().item())
+    return notes.results()
+
+
+def valleys(names: Chapter) -> Results:
+    """Local minima of section 14.5's loss along its scale."""
+    import torch
+    import torch.nn.functional as F
+
+    attention, home = names["attention"], names["home"]
+    theta = home.repeat(81, 1)
+    theta[:, 0] = torch.linspace(0.65, 0.85, 81)
+    theta[:, 1] = 2 * 0.4 / 96
+    found: Results = {}
+    for name, image in (("zone plate", names["zone_plate"]), ("digits", names["canvas"])):
+        wanted = F.avg_pool2d(attention.sample(image, home, (36 * 16, 36 * 16)), 16)
+        found[name] = {}
+        for antialias in (False, True):
+            output = attention.sample(image, theta[None], (36, 36), antialias=antialias)[0]
+            loss = (output - wanted).square().mean((1, 2, 3))
+            falls, rises = loss[1:-1] < loss[:-2], loss[1:-1] < loss[2:]
+            found[name]["antialiased" if antialias else "plain"] = int((falls & rises).sum())
+    return found
+
+
+REPEATS: dict[str, dict[str, Callable[[Chapter], Results]]] = {
+    "05": {"regression": regression, "bodies": bodies, "widths": widths, "bounds": bounds},
+    "10": {"families": families},
+    "14": {"five sets": five_sets, "valleys": valleys},
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measure anew what the prose tells of repeated runs.")
+    parser.add_argument("chapters", nargs="*", metavar="NN", help=f"of {', '.join(REPEATS)}; all if none")
+    options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.chapters) - set(REPEATS)):
+        parser.error(f"no repeats of chapter {', '.join(unknown)}; there are {', '.join(REPEATS)}")
+
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    for number in options.chapters or REPEATS:
+        chapter = Chapter(number)
+        found = {name: repeat(chapter) for name, repeat in REPEATS[number].items()}
+        for rows in found.values():
+            for row in rows.values():
+                row.update({what: float(f"{value:.5g}") for what, value in row.items()})
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{number}.json"
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(path.relative_to(CHAPTERS))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
