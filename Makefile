@@ -4,7 +4,7 @@ python = .venv/bin/python
 chapters = chapters/*.ipynb chapters/solutions/*.ipynb
 nbval = --nbval --nbval-current-env --nbval-sanitize-with=chapters/sanitize.cfg --nbval-cell-timeout=600
 
-.PHONY: book test lint chapters numbers html codegen mutants bench gpu gpu-test gpu-bench tune environment
+.PHONY: book test lint chapters numbers html browser codegen mutants wheels versions bench gpu gpu-test gpu-bench tune environment
 
 # JupyterLab on book/, a working copy of the chapters.
 book: environment
@@ -37,6 +37,10 @@ html: environment
 	$(python) -m sphinx -q -W -d build/doctrees chapters build/html
 	@echo "Open build/html/index.html"
 
+# The chapters in JupyterLab in a headless Chromium: all rendered, three run, sliders moved. Skipped without Chromium.
+browser: environment
+	$(python) -m pytest tests/chapters/test_browser.py $(ARGS)
+
 # Compile the kernels for GPUs that need not be there: registers, spills, accesses and atomics of each, as a table.
 codegen: environment
 	$(python) kernels/benchmarks/codegen.py $(ARGS)
@@ -44,6 +48,14 @@ codegen: environment
 # Plant faults in the kernels, one at a time, and see that the tests notice each.
 mutants: environment
 	$(python) tests/kernels/run_mutants.py $(ARGS)
+
+# Both wheels in a clean environment, which is downloaded, beside packages of similar names. TORCH_INDEX as below.
+wheels: environment
+	$(python) -m pytest -rA -p no:cacheprovider tests/repository/check_wheels.py $(ARGS)
+
+# The unit tests with the oldest promised and the newest PyTorch and Triton, in environments of their own.
+versions: environment
+	$(python) .ci/versions.py $(ARGS)
 
 # What the import takes, and the CPU path beside PyTorch's own.
 bench: environment

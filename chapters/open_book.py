@@ -40,7 +40,11 @@ def jupyterlab_options(book: Path, options: list[str], as_root: bool) -> list[st
 
 
 def main(options: list[str]) -> None:
-    if added := copy_missing(CHAPTERS, BOOK):
+    try:
+        added = copy_missing(CHAPTERS, BOOK)
+    except OSError as error:
+        sys.exit(f"The chapters could not be copied to {BOOK}: {error}")
+    if added:
         print(f"{len(added)} new files in {BOOK}")
 
     from jupyterlab.labapp import main as jupyterlab  # slow to import, and the copy needs none of it

@@ -209,7 +209,7 @@ class Explorer:
     def _show(self) -> None:
         self._image.layout.display = None if self.picture else "none"
         self._image.value = self.picture
-        self._image.tooltip = self.note or None  # the nearest to alternative text that it has
+        # No tooltip: ipywidgets' front end fails to show an image that has one.
         self._line.value = f"<pre>{html.escape(self.note)}</pre>" if self.note else ""
 
 

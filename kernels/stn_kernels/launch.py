@@ -85,6 +85,7 @@ SAMPLING_KERNELS = {
 }
 TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 
+OLDEST_CAPABILITY = (7, 0)  # as for torch.compile
 AMD = torch.version.hip is not None  # 64 threads to a warp, and no limit on registers to be set
 
 
@@ -113,7 +114,17 @@ TABLES: dict[str, Table] = {}
 
 @functools.cache
 def table_of(device: int | None) -> Table:
-    return Table() if device is None else TABLES.get(torch.cuda.get_device_name(device), Table())
+    """RuntimeError for a GPU that Triton does not compile for, which would say so in its compiler's words."""
+    if device is None:
+        return Table()
+    name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+    if not (AMD or INTERPRETED) and capability < OLDEST_CAPABILITY:
+        has, needs = (".".join(map(str, version)) for version in (capability, OLDEST_CAPABILITY))
+        raise RuntimeError(
+            f"{name} has compute capability {has}, and Triton compiles for {needs} and later: use the CPU, "
+            "or with stn_kernels.reference"
+        )
+    return TABLES.get(name, Table())
 
 
 def table() -> Table:

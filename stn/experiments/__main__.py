@@ -71,7 +71,9 @@ def _add_common_arguments(parser: argparse.ArgumentParser, experiment: Experimen
     parser.add_argument("--device", type=_device, default=None, help="cpu or cuda; cuda if there is one")
     parser.add_argument("--jobs", type=at_least_one, default=1, help="runs at a time, a thread each; 1")
     parser.add_argument(
-        "--output", type=Path, help="folder for the result files; stn/experiments/results/" + experiment.name
+        "--output",
+        type=Path,
+        help=f"folder for the result files; results/{experiment.name}, in a clone below stn/experiments",
     )
 
 

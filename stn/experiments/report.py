@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from stn.experiments.runner import Result, read_result
 
-RESULTS = Path(__file__).resolve().parent / "results"
+_COMMITTED = Path(__file__).resolve().parent / "results"
+# Of a clone, the committed ones; an installed wheel has none, and writes to the working directory.
+RESULTS = _COMMITTED if _COMMITTED.is_dir() else Path("results")
 Key = tuple[Any, ...]  # values of settings
 
 

@@ -16,7 +16,14 @@ from prose import words
 ROOT = build.CHAPTERS.parent
 CHAPTERS = sorted(build.CHAPTERS.glob("*.ipynb"))
 FRONT = (build.CHAPTERS / "README.md").read_text(encoding="utf-8")
-PAGES = ("README.md", "chapters/README.md", "chapters/MAKING.md", "kernels/README.md")
+PAGES = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "README.md",
+    "chapters/README.md",
+    "chapters/MAKING.md",
+    "kernels/README.md",
+)
 TEXTS = {
     path.name[:2]: structure.text_of(nbformat.v4.reads(path.read_text(encoding="utf-8"))) for path in CHAPTERS
 }

@@ -1,18 +1,13 @@
 """chapters/open_book.py keeps what the reader has, adds what is new, and opens JupyterLab on it."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 
 import pytest
 
 import open_book
+from lab import jupyterlab
 
 
 @pytest.fixture
@@ -47,6 +42,14 @@ def test_never_overwrites_and_adds_new_chapters(chapters, tmp_path):
     assert (book / "01_one.ipynb").read_text() == "my answers"
 
 
+def test_a_book_that_cannot_be_written_is_said_in_one_line(chapters, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(open_book, "CHAPTERS", chapters)
+    monkeypatch.setattr(open_book, "BOOK", tmp_path / "file" / "book")
+    with pytest.raises(SystemExit, match=r"^The chapters could not be copied to .*book: \["):
+        open_book.main([])
+
+
 def test_readers_options_come_last_and_root_is_allowed_only_to_root(tmp_path):
     options = ["--no-browser", "--port", "8899"]
     root_dir = f"--ServerApp.root_dir={tmp_path}"
@@ -60,36 +63,10 @@ def test_readers_options_come_last_and_root_is_allowed_only_to_root(tmp_path):
 
 def test_jupyterlab_lists_the_chapters(chapters, tmp_path):
     shutil.copy(open_book.__file__, chapters)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = [
-        "--no-browser",
-        f"--port={port}",
-        "--ServerApp.port_retries=0",
-        "--IdentityProvider.token=word",
-    ]
-    # A home of its own: the reader's settings neither matter nor change.
-    environment = {**os.environ, "HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
-    with (tmp_path / "log").open("w") as log:
-        command = [sys.executable, chapters / "open_book.py", *options]
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        listing = ask(f"http://127.0.0.1:{port}/api/contents?token=word", server, tmp_path / "log")
-    finally:
-        server.terminate()
-        server.wait(30)
-    names = {entry["name"] for entry in json.loads(listing)["content"]}
+    with (
+        jupyterlab(chapters.parent, tmp_path) as address,
+        urllib.request.urlopen(address("/api/contents")) as answer,
+    ):
+        listing = json.load(answer)
+    names = {entry["name"] for entry in listing["content"]}
     assert names == {"01_one.ipynb", "README.md", "figures", "solutions"}
-
-
-def ask(url, server, log):
-    """The answer of a server that may still be starting."""
-    for _ in range(240):
-        assert server.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url) as answer:
-                return answer.read()
-        except urllib.error.URLError:
-            time.sleep(0.25)
-    pytest.fail(log.read_text())

@@ -13,7 +13,12 @@ import spelling
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("chapters", "kernels", "stn", "tests")
-READMES = [ROOT / "README.md", *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))]
+PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "README.md")
+NAMES = (*PAGES, "CITATION.cff", "LICENSE", "Makefile", "pyproject.toml")
+READMES = [
+    *(ROOT / name for name in PAGES),
+    *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")),
+]
 CODE = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -46,7 +51,7 @@ def misspelt(*paths):
 
 
 def test_nothing_is_misspelt():
-    assert misspelt("README.md", "LICENSE", "Makefile", "pyproject.toml", *FOLDERS) == []
+    assert misspelt(*NAMES, *FOLDERS) == []
 
 
 def test_what_is_misspelt_is_found(tmp_path):

@@ -300,3 +300,19 @@ def test_what_sample_knows_of_maps():
 def test_align_corners_may_be_none_as_in_pytorch():
     image, grid = torch.randn(2, 3, 4, 5), torch.randn(2, 6, 7, 2)
     assert torch.equal(grid_sample(image, grid, align_corners=None), grid_sample(image, grid))
+
+
+@pytest.mark.parametrize(("capability", "is_served"), [((6, 1), False), ((7, 0), True), ((12, 0), True)])
+def test_a_gpu_that_triton_does_not_compile_for_is_named(kernels, monkeypatch, capability, is_served):
+    from stn_kernels import launch
+
+    monkeypatch.setattr(launch, "INTERPRETED", False)
+    monkeypatch.setattr(launch, "AMD", False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    table_of = launch.table_of.__wrapped__  # without what it keeps
+    if is_served:
+        assert table_of(0) == launch.Table()
+    else:
+        with pytest.raises(RuntimeError, match=r"^A GPU has compute capability 6\.1, .* 7\.0 and later: "):
+            table_of(0)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+import stn_kernels
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("book", "dev", "experiments")
@@ -107,6 +110,21 @@ def test_conda_script_and_distributions_take_the_same_pythons():
     assert "(3, 10) <= sys.version_info[:2] <= (3, 14)" in script
     for distribution in ("stn-kernels", "spatial-transformers"):
         assert metadata.metadata(distribution)["Requires-Python"] == ">=3.10"
+
+
+def test_the_oldest_promised_versions_are_those_that_are_tested():
+    needs = [*requirements("stn-kernels"), *requirements("spatial-transformers")]
+    bounds = {n.name: str(n.specifier).removeprefix(">=") for n in needs if n.name != "stn-kernels"}
+    oldest = runpy.run_path(str(ROOT / ".ci" / "versions.py"))["SETS"]["oldest"]
+    assert dict(word.split("==") for word in oldest.split()) == {n: f"{b}.*" for n, b in bounds.items()}
+
+
+def test_one_version_everywhere():
+    (version,) = {metadata.version(name) for name in ("stn-kernels", "spatial-transformers")}
+    assert stn_kernels.__version__ == version
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\d\S*)", changes, re.MULTILINE)[0] == version
 
 
 def test_condas_pip_section_resolves(tree):
