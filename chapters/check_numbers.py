@@ -273,7 +273,7 @@ def read_sources(path: Path = SOURCES) -> dict[str, list[Source]]:
                         raise ValueError(f"{path.name}, chapter {chapter}: not arithmetic: {expression}")
                     values.append(value)
             elif kind == "repeat":
-                values = repeated(chapter, text, path.parent / "repeats")
+                values = repeated(chapter, text, path.parent / "repeated")
             sources[chapter].append(Source(entry["phrase"], kind, text, values))
     return sources
 

@@ -3,7 +3,7 @@
     python chapters/repeats.py 10 14  # these chapters, one to five minutes each; without a number, all
 
 A chapter's own cells are executed, up to its exercises, and then its functions are called with other seeds.
-The results go to repeats/NN.json, by name; check_numbers.py holds the prose to them.
+The results go to repeated/NN.json, by name; check_numbers.py holds the prose to them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import jupytext
 
 CHAPTERS = Path(__file__).resolve().parent
-RESULTS = CHAPTERS / "repeats"
+RESULTS = CHAPTERS / "repeated"
 
 Results = dict[str, dict[str, float]]
 
@@ -60,6 +60,11 @@ class Chapter:
             raise ValueError(f"no {change[0]!r} in the cell with {start!r}")
         code = code.replace(*change) if change[0] else code
         self.execute(code.replace("manual_seed(0)", f"manual_seed({seed})"))
+
+
+def rounded(value: float) -> float:
+    """To five digits, but for whole numbers."""
+    return value if value % 1 == 0 else float(f"{value:.5g}")
 
 
 def mean_and_spread(values: Sequence[float]) -> dict[str, float]:
@@ -130,6 +135,7 @@ def bodies(names: Chapter) -> Results:
             off = (30 * theta - true).square().sum(1).mean().sqrt().item()
             notes.note(f"{name}, R squared", names["r_squared"](theta[:, 0], true[:, 0]))
             notes.note(f"{name}, off by", off)
+            notes.note(f"{name}, parameters", sum(parameter.numel() for parameter in network.parameters()))
     return notes.results()
 
 
@@ -148,7 +154,7 @@ def widths(names: Chapter) -> Results:
             _, U, _ = names["new_digits"](128, torch.Generator().manual_seed(seed))
             with torch.no_grad():
                 sums.append(layers.body(U).abs().sum(1).mean().item())
-        found[str(units)] = {"mean": statistics.mean(sums)}
+        found[str(units)] = {"units": units, "mean": statistics.mean(sums)}
     return found
 
 
@@ -162,7 +168,12 @@ def bounds(names: Chapter) -> Results:
                 error, black, rim = names["classify"](factor, bound)
                 for what, value in (("error", error), ("black", black), ("rim", rim)):
                     notes.note(f"{factor} times, bound {bound}, {what}", 100 * value)
-    return notes.ranges()
+        _, black, _ = names["classify"](20, None, steps=30)
+        notes.note("20 times, bound None, after 30 steps, black", 100 * black)
+    ten = "10 times, bound"
+    died = sum(black > 95 for black in notes.values[f"{ten} None, black"])
+    frozen = sum(rim > 90 for rim in notes.values[f"{ten} 0.6, rim"])
+    return {**notes.ranges(), "10 times": {"free ones that died": died, "bounded ones that froze": frozen}}
 
 
 def families(names: Chapter) -> Results:
@@ -175,6 +186,113 @@ def families(names: Chapter) -> Results:
         left, off = zip(*(run[task, family] for run in runs), strict=True)
         found[f"{task}, {family}"] = {"left": statistics.mean(left), **mean_and_spread(off)}
     return found
+
+
+def sums(names: Chapter) -> Results:
+    """Sections 13.3 and 13.4 with five seeds, in per cent; one transformer, and other learning rates."""
+    from torch import nn
+
+    import stn
+    from stn.networks import fully_connected_network
+    from stn.training import count_parameters, error_rate
+
+    adder: Any = names["Adder"]
+
+    class Whole(adder):
+        """Both digits read off the whole canvas."""
+
+        def read(self, canvases: Any) -> Any:
+            return self.reader(canvases).unflatten(1, (2, 10))
+
+    def without_windows() -> Any:
+        return Whole(nn.Identity(), fully_connected_network((1, 40, 60), 80, num_classes=20))
+
+    def one_transformer() -> Any:
+        attention = stn.Attention()
+        localisation = stn.FullyConnectedLocalisation((1, 40, 60), attention, hidden=(64, 64))
+        look = stn.SpatialTransformer(localisation, attention, (20, 30))
+        return Whole(look, fully_connected_network((1, 20, 30), 64, num_classes=20))
+
+    class One(Whole):
+        def read(self, canvases: Any) -> Any:
+            return self.reader(self.look(canvases)).unflatten(1, (2, 10))
+
+    builds = {
+        "windows that move": lambda: names["two_transformers"](names["apart"]),
+        "fixed windows": names["fixed_windows"],
+        "without windows": without_windows,
+        "one transformer": lambda: One(*one_transformer().children()),
+    }
+    notes = Notes()
+    for seed in range(5):
+        names.again("def two_transformers", seed)
+        for name, build in builds.items():
+            if name != "one transformer" or seed < 3:
+                model = names["learn_sums"](build, steps=500)
+                notes.note(name, 100 * error_rate(model, names["canvases"], names["test_sums"]))
+    found = notes.results()
+    for name, build in builds.items():
+        found[name]["parameters"] = count_parameters(build())
+    for rate in (1, 3, 10):
+        names.again("def two_transformers", 0, change=("3e-3", f"{rate}e-3"))
+        for name in ("fixed windows", "without windows"):
+            model = names["learn_sums"](builds[name], steps=500)
+            error = 100 * error_rate(model, names["canvases"], names["test_sums"])
+            found[f"{name}, learning rate {rate}e-3"] = {"rate": 1e-3 * rate, "error": error}
+    names.again("def two_transformers", 0)
+    model = names["learn_sums"](lambda: names["two_transformers"](names["apart"] * 0), steps=500)
+    theta = names["thetas"](model)
+    found["both from the middle"] = {
+        "error": 100 * error_rate(model, names["canvases"], names["test_sums"]),
+        "difference": (theta[:, 0] - theta[:, 1]).abs().max().item(),
+    }
+    return found
+
+
+def looks(names: Chapter) -> Results:
+    """Section 13.5 with five seeds, in per cent, pixels and R squared, and with 700 steps."""
+    from stn.training import error_rate
+
+    notes = Notes()
+
+    def error(network: Any) -> float:
+        return 100 * error_rate(network, names["rts"], names["test_labels"])
+
+    for seed in range(5):
+        names.again("def learn_rts", seed, until="once, twice =", change=("400", "700"))
+        notes.note("one look, 700 steps", error(names["learn_rts"](1)))
+        names.again("def learn_rts", seed, until="once, twice =")
+        once, twice = names["learn_rts"](1), names["learn_rts"](2)
+        notes.note("one look", error(once))
+        notes.note("two looks", error(twice))
+        for name, network, count in (("only", once, 1), ("first", twice, 1), ("second", twice, 2)):
+            _, matrix = names["after"](network, count)
+            notes.note(f"{name}, off by", names["off"](matrix))
+            notes.note(f"{name}, angle", names["r_squared_of_angle"](matrix))
+    return notes.results()
+
+
+def clutter(names: Chapter) -> Results:
+    """Section 13.7 with five seeds, in per cent and pixels, and at three learning rates."""
+    from stn.training import error_rate
+
+    notes, found = Notes(), {}
+    start, until = "def learn_cluttered", "counts = "
+
+    def errors() -> list[float]:
+        networks = names["attentive"], names["plain"]
+        return [100 * error_rate(network, names["cluttered"], names["test_labels"]) for network in networks]
+
+    for seed in range(5):
+        names.again(start, seed, until=until)
+        for name, error in zip(("with", "without"), errors(), strict=True):
+            notes.note(name, error)
+        names.again("all_thetas", seed)
+        notes.note("median miss", names["miss"])
+    for rate in (1, 3, 6):
+        names.again(start, 0, until=until, change=("3e-3", f"{rate}e-3"))
+        found[f"without, learning rate {rate}e-3"] = {"rate": 1e-3 * rate, "error": errors()[1]}
+    return {**notes.results(), **found}
 
 
 def five_sets(names: Chapter) -> Results:
@@ -239,10 +357,95 @@ def valleys(names: Chapter) -> Results:
     return found
 
 
+def solids(names: Chapter) -> Results:
+    """Section 15.9 with five seeds, other baselines and families, in per cent; section 15.10 of its runs."""
+    import torch
+    from torch import nn
+
+    import stn
+    from stn.networks import fully_connected_network
+
+    class MiddleLayers(nn.Module):
+        def __init__(self, count: int) -> None:
+            super().__init__()
+            self.count = count
+
+        def forward(self, volume: torch.Tensor) -> torch.Tensor:
+            first = (volume.shape[2] - self.count) // 2
+            return volume[:, :, first : first + self.count].mean(2)
+
+    class Cut(stn.MatrixTransform):
+        """theta = (theta_33, t_x, t_y, t_z), all else as in the identity."""
+
+        axes, num_parameters = 3, 4
+
+        def identity(self) -> torch.Tensor:
+            return torch.tensor([1.0, 0.0, 0.0, 0.0])
+
+        def matrix(self, theta: torch.Tensor) -> torch.Tensor:
+            self.check(theta)
+            matrix = torch.eye(3, 4).to(theta).repeat(*theta.shape[:-1], 1, 1)
+            matrix[..., 2, 2] = theta[..., 0]
+            matrix[..., 3] = theta[..., 1:]
+            return matrix
+
+    side, affine, families_ = names["SIDE"], names["affine"], names["families"]
+
+    def classifier(*before: nn.Module, channels: int = 1, units: int = 288) -> nn.Sequential:
+        return nn.Sequential(*before, fully_connected_network((channels, side, side), units=units))
+
+    builds: dict[str, Callable[[], Any]] = {
+        "depth": names["without_transformer"],
+        "all axes": lambda: classifier(names["Project"](2, 3, 4), channels=3, units=148),
+        "middle 4": lambda: classifier(MiddleLayers(4)),
+        "middle 8": lambda: classifier(MiddleLayers(8)),
+        "line of sight": lambda: names["with_transformer"](families_["line of sight"]),
+        "rigid": lambda: names["with_transformer"](families_["rigid"]),
+        "affine": lambda: names["with_transformer"](affine),
+        "cut": lambda: names["with_transformer"](Cut()),
+    }
+    volumes, pose = names["volumes"], names["true_pose"]
+    normal = pose.rotation[:, :, 2]
+    notes = Notes()
+
+    def matrices(model: Any, family: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([family.matrix(model[0](U, return_theta=True)[1]) for U in volumes.split(500)])
+
+    for seed in range(5):
+        names.again("def learn(build)", seed, until="baseline, error_without =")
+        for name, build in builds.items():
+            model, error = names["learn"](build)
+            notes.note(f"{name}, error", 100 * error)
+            if name in families_:
+                A = matrices(model, families_[name])
+                notes.note(f"{name}, rays to normal", names["degrees_between"](A[:, :, 2], normal))
+            if name == "affine":
+                plane = torch.linalg.cross(A[:, :, 0], A[:, :, 1])
+                notes.note("affine, plane to face", names["degrees_between"](plane, normal))
+                notes.note("affine, theta_33", A[:, 2, 2].mean().item())
+                names.names["classifier"] = model[1:]
+                same_place, same_cut = A.clone(), A.mean(0).repeat(len(A), 1, 1)
+                same_place[:, :, 3] = A[:, :, 3].mean(0)
+                same_cut[:, :, 3] = A[:, :, 3]
+                notes.note("affine, all at one place", 100 * names["misread"](same_place))
+                notes.note("affine, all with one slant", 100 * names["misread"](same_cut))
+        names.names["STEPS"] = 800
+        for name in ("depth", "line of sight", "rigid", "affine"):
+            notes.note(f"{name}, error after 800 steps", 100 * names["learn"](builds[name])[1])
+    runs = {
+        f"{name}, run by run": {str(seed): value for seed, value in enumerate(values)}
+        for name, values in notes.values.items()
+    }
+    return {**notes.results(), **runs}
+
+
 REPEATS: dict[str, dict[str, Callable[[Chapter], Results]]] = {
     "05": {"regression": regression, "bodies": bodies, "widths": widths, "bounds": bounds},
     "10": {"families": families},
+    "13": {"sums": sums, "looks": looks, "clutter": clutter},
     "14": {"five sets": five_sets, "valleys": valleys},
+    "15": {"solids": solids},
 }
 
 
@@ -261,7 +464,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = {name: repeat(chapter) for name, repeat in REPEATS[number].items()}
         for rows in found.values():
             for row in rows.values():
-                row.update({what: float(f"{value:.5g}") for what, value in row.items()})
+                row.update({what: rounded(value) for what, value in row.items()})
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{number}.json"
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

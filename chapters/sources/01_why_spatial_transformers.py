@@ -475,7 +475,8 @@ plt.show()
 # chapters 07 to 09 take apart; and a cell checks that all agree. Each notebook is also a test: with every change
 # to the library, all chapters are executed and what they print is compared with what you see here. A figure is a
 # picture of a number that was checked beside it. Some numbers take more runs than a notebook has time for, such
-# as a mean over five seeds; there the text says how many runs they come from, and no cell repeats them.
+# as a mean over five seeds; there the text says how many runs they come from. No cell repeats them, but for many
+# `chapters/repeats.py` does.
 #
 # Chapters end with exercises, from recall to building. A cell that ends in `check(...)` reads your answer,
 # and if it is wrong says what is wrong with it.

@@ -257,7 +257,7 @@ print("angle, between 0.35 and 0.55:    ", 0.35 < r_squared(learned["angle"], po
 
 # %% [markdown]
 # It works, and the place is even *more* exact than with the true pose as a teacher: off by 0.72 pixels (spread 0.02)
-# where the other is off by 0.91 (0.02), over five seeds; the angle's $R^2$ is lower, 0.44 (0.01) for 0.50. The two
+# where the other is off by 0.92 (0.03), over five seeds; the angle's $R^2$ is lower, 0.44 (0.01) for 0.50. The two
 # losses weigh errors differently. Squared error of $\theta$ counts all six entries alike, but a pixel does not care
 # about entries, it cares how far its source point is off. A fifth of a pixel of place counts little among six numbers
 # and much in a picture of thin strokes. (Exercise 05-2 works out which error of $\theta$ would do the grid justice.)
@@ -441,7 +441,7 @@ print("globally pooled, below 0.1:           ", kept["globally pooled"] < 0.1)
 # | fully connected | 117,410 | 0.94 (0.01) | 2.8 (0.1) |
 # | convolutional | 43,002 | 0.98 (0.01) | 1.8 (0.4) |
 # | globally pooled | 1,272 | 0.00 (0.00) | 10.4 (0.0), as if it always said "the middle" |
-# | the paper's convolutions, globally pooled | 11,002 | 0.89 (0.01) | 3.3 (0.1) |
+# | the paper's convolutions, globally pooled | 11,002 | 0.89 (0.01) | 3.4 (0.1) |
 #
 # The last row is a surprise. It has the same global pool behind the paper's two convolutions, and reads the place
 # quite well. How? Put the same digit at the same three places, first on this canvas, then on one of
@@ -757,9 +757,9 @@ print("usual rate, free and bounded: errors below 0.4:", [error < 0.4 for error 
 # | learning rate | bound | black outputs | error | of $\theta$ at the rim |
 # | --- | --- | --- | --- | --- |
 # | 20 times | none | 100 %, each time | 89 to 90 % | |
-# | 20 times | 0.6 | 0 to 13 % | 68 to 76 % | 100 % |
+# | 20 times | 0.6 | 0 to 13 % | 65 to 75 % | 100 % |
 # | usual | none | 0 % | 23 to 29 % | |
-# | usual | 0.6 | 0 % | 23 to 31 % | 0 % |
+# | usual | 0.6 | 0 % | 23 to 30 % | 0 % |
 #
 # The free transformer is dead within 30 steps, every time. The bounded one lives, but look at the last column: every
 # entry is at its rim, where the slope is 0. It is *frozen*, with one fixed, skewed window for all digits; the

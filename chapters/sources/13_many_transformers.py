@@ -205,7 +205,7 @@ print(
 # Both move, and both move alike. They must: the two rows of the head start equal, the windows are equal, and the
 # loss does not change if the two are swapped, so **equal transforms get equal gradients**, at this step and at every
 # later one. They are one transformer, computed twice. (Left for 500 steps, in a separate run, they still agree to
-# 0.000002, and the error is 89.6 %, that of whoever always says 9.) It is the reason why the weights of hidden
+# the last bit, and 88.8 % of the sums are wrong, as for someone who always says 9.) It is the reason why the weights of hidden
 # layers start at random. The head's start at zero for a good reason (section 6.3), so it is the *bias* that has to
 # differ: one window on the left half, one on the right, as in section 13.2. The paper lets the windows of its birds
 # tile the image.
@@ -249,15 +249,15 @@ print("at most half of the errors:                             ", errors["move"]
 #
 # | | parameters | mean | spread |
 # | --- | --- | --- | --- |
-# | two windows that move | 201,358 | 15.9 | 2.1 |
-# | the same windows, fixed | 204,490 | 44.8 | 1.5 |
-# | no windows, two hidden layers of 80 units | 200,180 | 85.9 | 0.5 |
+# | two windows that move | 201,358 | 15.7 | 1.8 |
+# | the same windows, fixed | 204,490 | 44.9 | 1.7 |
+# | no windows, two hidden layers of 80 units | 200,180 | 86.0 | 0.6 |
 #
 # Without windows, 500 steps get hardly beyond guessing: such a network has to learn each digit anew at each
 # place. To cut the canvas in two and to read both halves alike is more than half of the way. The rest is that
 # the windows *follow the digits*, so that the reader meets them all in the same place.
 #
-# One transformer cannot do it: `stn.Attention`, and a classifier for two digits behind, stays at 84 % errors (three
+# One transformer cannot do it: `stn.Attention`, and a classifier for two digits behind, stays at 86 % errors (three
 # seeds). In a network that looks once, **$T$ is the largest number of things it can look at**, as the paper notes.
 #
 # Does each window follow its own digit? Here is the correlation of where it looks with where the digits are:
@@ -388,8 +388,7 @@ print("by hand and by the library:", torch.allclose(by_hand, by_library, rtol=0,
 print("the three looks warp:      ", (matrix - torch.eye(3).to(matrix)).abs().mean().item() > 0.05)
 
 # %% [markdown]
-# In the error of two looks we found no clear difference: one run each of 600 steps, 7.7 % composed and 8.5 %
-# resampled. But to compose costs nothing, and it loses nothing, however many looks follow. The name, inverse
+# In the error of two looks we found no clear difference, in one longer run of each kind. But to compose costs nothing, and it loses nothing, however many looks follow. The name, inverse
 # compositional, is that of a classic way to align images; Lin and Lucey [2] made it a network.
 #
 # Is a second look worth it? On RTS, chapter 06's digits, rotated, scaled and put anywhere on $42 \times 42$
@@ -414,9 +413,9 @@ print("one look, more than 14 % misread:    ", errors[0] > 0.14)
 print("two looks, at most 0.75 times as many:", errors[1] < 0.75 * errors[0])
 
 # %% [markdown]
-# Five seeds, 400 steps: one look 18.0 % (spread 0.7), two looks 10.5 % (0.8), although the localisation network has
+# Five seeds, 400 steps: one look 18.2 % (spread 1.2), two looks 10.4 % (0.6), although the localisation network has
 # not grown: it learned to correct what it left undone itself. But it is a matter of time. With 700 steps one look
-# comes to 10.6 % (0.9), too. So two looks learn in fewer steps; that one look never gets there was not shown.
+# comes to 10.9 % (0.5), too. So two looks learn in fewer steps; that one look never gets there was not shown.
 #
 # What does each look do? The pose, read off the matrix after one look and after two:
 
@@ -464,9 +463,9 @@ for row, (name, batch) in zip(axes, rows.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# The first of two looks is a rough one. Over five seeds it leaves 1.85 pixels, where one look that was trained alone
-# leaves 1.35; and the second, which sees the digit nearly in its place and enlarged, comes to 1.0. Of the angle
-# ($R^2$) one look knows 0.29, the first of two 0.28, the second 0.42. Nobody divided the work like that: the same
+# The first of two looks is a rough one. Over five seeds it leaves 1.92 pixels, where one look that was trained alone
+# leaves 1.34; and the second, which sees the digit nearly in its place and enlarged, comes to 1.10. Of the angle
+# ($R^2$) one look knows 0.27, the first of two as much, the second 0.43. Nobody divided the work like that: the same
 # network looks both times, and sees pictures so different that it can do different things.
 #
 # ## 13.6 In depth
@@ -666,7 +665,7 @@ miss = (all_thetas * 30 - tc_pose.translation).norm(dim=1).median().item()
 print("half of the digits are missed by less than 5 pixels:", miss < 5)
 
 # %% [markdown]
-# Over five seeds 38.2 % are misread with the window (spread 3.0), 64.1 % without (1.3); its learning rate, too, is
+# Over five seeds 39.9 % are misread with the window (spread 2.5), 64.3 % without (1.2); its learning rate, too, is
 # the better for the network without, of $1$, $3$ and $6 \cdot 10^{-3}$. Half of our windows are off by less than 5
 # pixels, and where one misses, the digit is cut: 24 pixels leave a digit of 20 hardly any room. A wider window
 # forgives more and saves less. After 400 steps neither network has learned all it could.

@@ -106,6 +106,7 @@ def good_notebook():
 GOOD = good_notebook()
 RULES = (
     *hygiene.EVERYWHERE,
+    structure.has_one_title_and_skips_no_level_of_headings,
     *hygiene.IN_CHAPTERS,
     *structure.IN_CHAPTERS,
     formulas.has_formulas_that_render,

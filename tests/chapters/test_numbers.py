@@ -104,6 +104,15 @@ def test_arithmetic_gives_the_number():
     assert len(list(check_numbers.unneeded([wrong]))) == 2
 
 
+def test_repeated_runs_give_the_number(tmp_path):
+    (tmp_path / "repeated").mkdir()
+    (tmp_path / "repeated" / "01.json").write_text('{"seeds": {"error": {"mean": 15.93, "spread": 2.1}}}')
+    (tmp_path / "numbers.toml").write_text('[["01"]]\nphrase = "15.9 (2.2)"\nrepeat = "seeds"')
+    (entry,) = check_numbers.read_sources(tmp_path / "numbers.toml")["01"]
+    assert sources_of("15.9 (2.2)", entries=[entry]) == ["repeat: seeds", None]
+    assert list(check_numbers.unneeded([entry])) == []
+
+
 @pytest.mark.parametrize(
     "entry",
     [
