@@ -4,7 +4,7 @@ python = .venv/bin/python
 chapters = chapters/*.ipynb chapters/solutions/*.ipynb
 nbval = --nbval --nbval-current-env --nbval-sanitize-with=chapters/sanitize.cfg --nbval-cell-timeout=600
 
-.PHONY: book test lint chapters numbers html codegen mutants bench gpu gpu-test gpu-bench tune environment
+.PHONY: book test lint chapters numbers html codegen mutants properties bench gpu gpu-test gpu-bench tune environment
 
 # JupyterLab on book/, a working copy of the chapters.
 book: environment
@@ -44,6 +44,11 @@ codegen: environment
 # Plant faults in the kernels, one at a time, and see that the tests notice each.
 mutants: environment
 	$(python) tests/kernels/run_mutants.py $(ARGS)
+
+# What the kernels' tests say of every problem, on many more of them, new ones each time. ARGS="-k splat" chooses.
+properties: export CUDA_VISIBLE_DEVICES =
+properties: environment
+	$(python) -m pytest tests/kernels/test_properties.py --hypothesis-profile=properties --durations=0 $(ARGS)
 
 bench: environment
 	$(python) kernels/benchmarks/cpu_path.py $(ARGS)
