@@ -100,7 +100,7 @@ def check_size(size: Any, name: str, axes: int = 2) -> Size:
             raise TypeError(f"{name} should be {names}, not {size!r}")
         if length < 1:
             raise ValueError(f"{name} should be positive, not {sizes}")
-    return sizes
+    return tuple([as_int(length) for length in sizes])
 
 
 def is_integer(value: Any) -> bool:
@@ -108,6 +108,11 @@ def is_integer(value: Any) -> bool:
     if type(value) is int:
         return True
     return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
+
+
+def as_int(value: Any) -> Any:
+    """What `is_integer` takes, as Python's own where it is NumPy's, which has not all of its methods."""
+    return value if type(value) is int or isinstance(value, torch.SymInt) else int(value)
 
 
 def check_name(value: Any, name: str, known: Sequence[str]) -> str:
