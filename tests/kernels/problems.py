@@ -30,9 +30,9 @@ from stn_kernels.autograd import Choices
 from stn_kernels.reference import compute_dtype
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-# Of outputs and gradients, as a share of the largest or of one: roundings of some hundred terms in the dtype
-# of the sums; where results are stored in half precision, one more in that.
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+# Of outputs and gradients, as a share of the largest or of one: roundings of some hundred terms, which are
+# tens and may cancel, in the dtype of the sums; where results are stored in half precision, one more in that.
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 5e-4, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 # A coordinate that no image is large enough for, and numbers that are none.
 WILD = (torch.nan, torch.inf, -torch.inf, 1e4, -1e30)
 # Sixty-four taps take the interpreter seconds.
