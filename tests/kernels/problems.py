@@ -57,6 +57,12 @@ class Problem(NamedTuple):
     def input_size(self):
         return tuple(self.tensors[0].shape[2:])
 
+    def to(self, device):
+        """On a device, as it lies."""
+        tensors = tuple(None if t is None else moved(t, device) for t in self.tensors)
+        grad_output, undecided = moved(self.grad_output, device), self.undecided.to(device)
+        return self._replace(tensors=tensors, grad_output=grad_output, undecided=undecided)
+
     def exact(self):
         """The same numbers in float64, contiguous."""
         return tuple(None if t is None else t.double().contiguous() for t in self.tensors)
@@ -68,10 +74,10 @@ class Problem(NamedTuple):
 
     def of_image(self, image):
         """The same of another image."""
-        exact = [None if t is None else t.double() for t in self.tensors]
+        exact = [None if t is None else t.double().cpu() for t in self.tensors]
         size, compute = tuple(image.shape[2:]), compute_dtype(*self.tensors[:3])
         undecided = rounding_decides(self.choices, size, exact[1], exact[2], compute)
-        return self._replace(tensors=(image, *self.tensors[1:]), undecided=undecided)
+        return self._replace(tensors=(image, *self.tensors[1:]), undecided=undecided.to(image.device))
 
     def __repr__(self):
         shapes = {
@@ -85,6 +91,13 @@ class Problem(NamedTuple):
 def offsets_of(choices, input_size, parameters, shared):
     to_offsets = reference.COORDINATE_MAPS[choices.coordinate_map]
     return to_offsets(parameters, shared, input_size, choices.size, choices.align_corners)
+
+
+def moved(tensor, device):
+    """`Tensor.to` that keeps any strides."""
+    elements = tensor.untyped_storage().nbytes() // tensor.element_size()
+    memory = tensor.as_strided((elements,), (1,), 0).to(device)
+    return memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
 def lie_as(tensor, layout):
@@ -198,6 +211,11 @@ class Splatting(NamedTuple):
     size: tuple[int, ...]
     options: dict[str, Any]
     undecided: Tensor  # of the grid's shape, without its last dimension
+
+    def to(self, device):
+        """As `Problem.to`."""
+        values, grid = moved(self.values, device), moved(self.grid, device)
+        return self._replace(values=values, grid=grid, undecided=self.undecided.to(device))
 
     def __repr__(self):
         shapes = {n: (tuple(t.shape), t.stride(), t.dtype) for n, t in zip("vg", self[:2], strict=True)}

@@ -35,9 +35,14 @@ def decided(tensor, problem):
     return torch.where(problem.undecided[:, None], 0, tensor)
 
 
+def assert_all_same(actual, expected, tolerance):
+    """As `assert_same`, of results in any dtype and on any device."""
+    actual, expected = ({n: t.double().cpu() for n, t in results.items()} for results in (actual, expected))
+    assert_same(actual, expected, tolerance=tolerance)
+
+
 def assert_equal(actual, expected, tolerance=1e-10):
-    """In float64: as `assert_same`."""
-    assert_same({"": actual.double()}, {"": expected.double()}, tolerance=tolerance)
+    assert_all_same({"": actual}, {"": expected}, tolerance)
 
 
 # --- the properties, of any device -------------------------------------------------------------------------
@@ -55,7 +60,7 @@ def agrees_with_the_reference(problem: Problem):
         if tensor is not None:
             assert actual[f"gradient of {name}"].dtype == tensor.dtype
     tolerance = max(TOLERANCES[t.dtype] for t in problem.tensors if t is not None)
-    assert_same({n: a.double() for n, a in actual.items()}, expected, tolerance=tolerance)
+    assert_all_same(actual, expected, tolerance)
 
 
 def is_linear_in_image_and_fill(problem: Problem):
@@ -123,8 +128,8 @@ def a_map_of_whole_pixels_goes_before_any_other(problem: Problem):
     choices, (image, theta, _, fill) = problem.choices, problem.tensors
     axes, length = len(choices.size), min(problem.input_size)
     cube = image[(..., *[slice(length)] * axes)]
-    turn = torch.eye(axes + 1, dtype=theta.dtype)[[*torch.randperm(axes).tolist(), axes]]
-    turn[:axes] *= torch.randint(2, (axes, 1)) * 2 - 1
+    turn = torch.eye(axes + 1).to(theta)[[*torch.randperm(axes).tolist(), axes]]
+    turn[:axes] *= (torch.randint(2, (axes, 1)) * 2 - 1).to(theta)
     options = {
         "mode": choices.mode,
         "padding_mode": choices.padding_mode,
@@ -136,7 +141,7 @@ def a_map_of_whole_pixels_goes_before_any_other(problem: Problem):
     one_each = turn[:axes].expand(image.shape[0], axes, axes + 1)
     turned = affine_sample(cube, one_each, cube.shape[2:], **options)
     apart = affine_sample(turned, theta, choices.size, **options).flatten(0, 1)
-    last = torch.eye(axes + 1, dtype=theta.dtype)[-1:].expand(*theta.shape[:2], 1, axes + 1)
+    last = torch.eye(axes + 1).to(theta)[-1:].expand(*theta.shape[:2], 1, axes + 1)
     product = turn @ torch.cat([theta, last], -2)
     at_once = affine_sample(cube, product[..., :axes, :], choices.size, **options).flatten(0, 1)
     undecided = problem.of_image(cube).undecided
@@ -154,7 +159,7 @@ def splat_is_the_adjoint(splatting: Splatting):
     assert count.shape == (values.shape[0], 1, *size)
     assert image.is_contiguous()
     assert image.dtype == count.dtype == values.dtype
-    cotangent = torch.randn(image.shape).to(values.dtype)
+    cotangent = torch.randn(image.shape).to(values)
     of_values, of_grid = torch.autograd.grad(image, leaves, cotangent, materialize_grads=True)
 
     cotangent, values, grid = (t.double().contiguous().requires_grad_() for t in (cotangent, values, grid))
@@ -178,14 +183,14 @@ def splat_is_the_adjoint(splatting: Splatting):
         "gradient of grid": second,
     }
     if not undecided.any():
-        ones = torch.ones(count.shape, dtype=torch.float64, requires_grad=True)
+        ones = torch.ones_like(count, dtype=torch.float64).requires_grad_()
         actual["count"] = count.detach()
         (expected["count"],) = torch.autograd.grad(sample(ones).sum(), ones, materialize_grads=True)
     mask = undecided.unsqueeze(1 + several)
     for results in (actual, expected):
         results["gradient of values"] = torch.where(mask, 0, results["gradient of values"])
     tolerance = max(TOLERANCES[t.dtype] for t in leaves)
-    assert_same({n: a.double() for n, a in actual.items()}, expected, tolerance=tolerance)
+    assert_all_same(actual, expected, tolerance)
 
 
 # --- the properties of every way to a result ---------------------------------------------------------------
@@ -207,15 +212,15 @@ PROPERTIES = {
 EVERY_PROPERTY = pytest.mark.parametrize("name", PROPERTIES)
 
 
-def check(name, data):
+def check(name, data, device):
     law, strategy = PROPERTIES[name]
-    law(data.draw(strategy))
+    law(data.draw(strategy).to(device))
 
 
 @EVERY_PROPERTY
 @given(data=st.data())
 def test_with_aten(cpu_path, name, data):
-    check(name, data)
+    check(name, data, cpu_path)
 
 
 @pytest.fixture
@@ -232,4 +237,4 @@ def watched_kernels(kernels, monkeypatch):
 @interpreted()
 @given(data=st.data())
 def test_by_kernels(watched_kernels, name, data):
-    check(name, data)
+    check(name, data, watched_kernels)
