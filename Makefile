@@ -50,7 +50,9 @@ properties: export CUDA_VISIBLE_DEVICES =
 properties: environment
 	$(python) -m pytest tests/kernels/test_properties.py --hypothesis-profile=properties --durations=0 $(ARGS)
 
+# What the import takes, and the CPU path beside PyTorch's own.
 bench: environment
+	$(python) kernels/benchmarks/import_time.py
 	$(python) kernels/benchmarks/cpu_path.py $(ARGS)
 
 # With a GPU and PyTorch, Triton and pytest there: the tests, compiled; then, if all passed, the measurements. Both go

@@ -1,5 +1,14 @@
 """Spatial transformers: the model side of the book, built on `stn_kernels`."""
 
+import importlib.util
+import sys
+
+if importlib.util.find_spec("torch") is None:
+    missing = "stn needs PyTorch, which is not installed: pip install torch"
+    if sys.argv[0] == "-m":  # python -m stn: a line instead of a traceback
+        sys.exit(missing)
+    raise ModuleNotFoundError(missing, name="torch")
+
 from stn import colocalisation, data, networks, plotting, thin_plate_spline, training
 from stn.coarse_to_fine import blur, sample_coarse_to_fine
 from stn.localisation import (

@@ -113,7 +113,8 @@ class ThinPlateSpline(Transform):
         displacement, cardinal = self._displacement(theta), self._beside(theta)[2]
         with torch.autocast(theta.device.type, enabled=False):  # half precision would misplace pixels
             weights = displacement.mT @ cardinal
-        return weights + nn.functional.pad(torch.eye(2, 3).to(weights), (cardinal.shape[-1] - 3, 0))
+        identity = torch.eye(2, 3, dtype=weights.dtype, device=weights.device)
+        return weights + nn.functional.pad(identity, (cardinal.shape[-1] - 3, 0))
 
     def spline(self, theta: Tensor) -> SplineMap:
         """The N warps, to look at: `stn.thin_plate_spline` has their Jacobian, bending energy, folds,

@@ -81,7 +81,7 @@ def affine_cases() -> Iterator[Case]:
 
 
 def other_cases() -> Iterator[Case]:
-    for shape in [(64, 1, 64, 64), (2, 3, 512, 512), (4, 16, 128, 128)]:
+    for shape in [(1, 1, 8, 8), (64, 1, 64, 64), (2, 3, 512, 512), (4, 16, 128, 128)]:
         batch, size = shape[0], shape[2:]
         target = compositions.target_points(size, torch.empty(0))
         generator = torch.Generator().manual_seed(0)

@@ -69,11 +69,12 @@ def steps(jobs: int, smoke: bool) -> Iterator[Step]:
         yield "chapters", command + (["--dist", "loadscope"] if "-n" in command else []), {}
 
 
-def fingerprint() -> str:
-    """Of the library and its tests."""
+def fingerprint(step: str) -> str:
+    """Of the library and what the step runs: a test file and what test files share, or all of them."""
     digest = hashlib.sha256(results.sources().encode())
     for path in sorted(TESTS.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+        if path.name == step or not (step.startswith("test_") and path.name.startswith("test_")):
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -85,7 +86,7 @@ def passed(device: str) -> dict[str, float]:
     """Steps that passed here in the present state of the code, with their seconds."""
     path = state_file(device)
     state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return dict(state["passed"]) if state.get("fingerprint") == fingerprint() else {}
+    return {step: found["seconds"] for step, found in state.items() if found["of"] == fingerprint(step)}
 
 
 def is_green(device: str) -> bool:
@@ -133,7 +134,8 @@ def run(device: str, deadline: float, jobs: int, smoke: bool) -> int:
     failed = []
 
     def keep() -> None:
-        results.write(state_file(device), {"fingerprint": fingerprint(), "passed": done})
+        state = {step: {"seconds": seconds, "of": fingerprint(step)} for step, seconds in done.items()}
+        results.write(state_file(device), state)
 
     def passed_before(name: str) -> bool:
         if name in done:
@@ -146,11 +148,11 @@ def run(device: str, deadline: float, jobs: int, smoke: bool) -> int:
         done |= now
         keep()
         failed += [path.name for path in files if path.name not in now]
-        for path in files:
-            print(f"{path.name}: {f'passed, {now[path.name]:.0f} s' if path.name in now else 'FAILED'}")
         if code == OUT_OF_TIME:
             print("Out of time before the tests' end: give them more --seconds.")
             return OUT_OF_TIME
+        for path in files:
+            print(f"{path.name}: {f'passed, {now[path.name]:.0f} s' if path.name in now else 'FAILED'}")
     for name, command, environment in steps(jobs, smoke):
         if passed_before(name):
             continue

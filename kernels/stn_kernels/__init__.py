@@ -1,6 +1,9 @@
 """Fused kernels for spatial transformers: differentiable image sampling for PyTorch, written in Triton."""
 
-from . import reference
+from . import (
+    ops,  # noqa: F401, registers the operators
+    reference,
+)
 from .functional import (
     affine_sample,
     basis_sample,

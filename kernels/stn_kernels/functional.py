@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import aten, checks, registry
-from .autograd import Choices, Tensors, sample_reference
+from .autograd import Choices, Sample, Tensors, sample_reference
 from .backend import is_plain, runs_kernels
 from .reference import compute_dtype
 from .splines import tps_weights
@@ -369,9 +369,11 @@ def run(tensors: Tensors, choices: Choices) -> Tensor:
         output = aten.sample(tensors, choices)
         return sample_reference(tensors, choices) if output is None else output
     if device.type in ("cpu", "cuda"):
-        from . import ops  # registers the operators, which takes longer than the rest of the package together
+        if torch.compiler.is_compiling():
+            from . import opaque
 
-        return ops.apply(*tensors, *choices)
+            return opaque.sample(*tensors, *choices)
+        return Sample.apply(*tensors, *choices.flat())
     return sample_reference(tensors, choices)
 
 

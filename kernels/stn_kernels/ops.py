@@ -1,7 +1,8 @@
 """Registration with PyTorch: two operators, `stn_kernels::sample` and `stn_kernels::sample_backward`.
 
 Operators are what torch.compile, export, fake tensors and vmap see; they are opaque to all of them, so a
-kernel launch, or a look at the values of theta, may happen inside. Importing this module registers them.
+kernel launch, or a look at the values of theta, may happen inside. Importing the package registers
+them, so that a process which only loads an exported program needs nothing more.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,6 @@ from .autograd import (
     TENSORS,
     Choices,
     Gradients,
-    Sample,
     empty,
     gradients,
     present,
@@ -194,14 +194,3 @@ def _(
         for g, need in zip(grads, needs, strict=True)
     )
     return split, (0,) * TENSORS
-
-
-# --- the way in --------------------------------------------------------------------------------------------
-
-
-@torch.compiler.allow_in_graph
-def apply(
-    input: Tensor, parameters: Tensor, shared: Tensor | None, fill: Tensor | None, *choices: Any
-) -> Tensor:
-    """Sample with all derivatives, opaque to Dynamo, which cannot trace an autograd.Function with a jvp."""
-    return Sample.apply(input, parameters, shared, fill, *Choices.of(choices).flat())

@@ -5,7 +5,7 @@ Splatting is the image's gradient in Eq. 6, and its own derivatives are sampling
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -82,10 +82,41 @@ class Splat(torch.autograd.Function):
         return double_vjp_jvp(function, ctx.saved_tensors, tangents[:2])
 
 
-@torch.compiler.allow_in_graph
-def apply(values: Tensor, grid: Tensor, images: int, size: Size, *choices: Any) -> Tensor:
-    """Splat with all derivatives, as `ops.apply`."""
-    return Splat.apply(values, grid, images, *Choices.of(choices).flat(), *size)
+def run(values: Tensor, grid: Tensor, images: int, size: Size, choices: Choices) -> Tensor:
+    """Splats to so many images of a size."""
+    if torch.compiler.is_compiling():
+        from . import opaque
+
+        return opaque.splat(values, grid, images, size, *choices)
+    return Splat.apply(values, grid, images, *choices.flat(), *size)
+
+
+@overload
+def splat(
+    values: Tensor,
+    grid: Tensor,
+    size: Sequence[int],
+    *,
+    mode: str = ...,
+    padding_mode: str = ...,
+    align_corners: bool | None = ...,
+    deterministic: bool | None = ...,
+    return_count: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def splat(
+    values: Tensor,
+    grid: Tensor,
+    size: Sequence[int],
+    *,
+    mode: str = ...,
+    padding_mode: str = ...,
+    align_corners: bool | None = ...,
+    deterministic: bool | None = ...,
+    return_count: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 
 
 def splat(
@@ -98,7 +129,7 @@ def splat(
     align_corners: bool | None = False,
     deterministic: bool | None = None,
     return_count: bool = False,
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """The adjoint of `grid_sample` in its input: adds values to an image at the points of a grid, each to the
     pixels that sampling there would read, with the same weights.
 
@@ -137,12 +168,9 @@ def splat(
         raise TypeError(f"return_count should be True or False, not {return_count!r}")
     grid = checks.check_dtype(grid, "grid", values, "values")
     points = grid.flatten(0, 1) if several else grid
-
-    from . import ops  # noqa: F401, registers the operators
-
-    arguments = (values.shape[0], size, tuple(flat.shape[2:]), "grid", *choices)
-    image = apply(flat, points, *arguments)
+    where = (points, values.shape[0], size, Choices(tuple(flat.shape[2:]), "grid", *choices))
+    image = run(flat, *where)
     if not return_count:
         return image
     ones = flat.new_ones(()).expand(flat.shape[0], 1, *flat.shape[2:])
-    return image, apply(ones, points, *arguments)
+    return image, run(ones, *where)

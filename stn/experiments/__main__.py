@@ -15,13 +15,14 @@ from torch import distributed
 from stn.experiments import EXPERIMENTS
 from stn.experiments.report import RESULTS, read
 from stn.experiments.runner import (
+    DamagedFileError,
     Experiment,
     Figures,
-    ProcessFailedError,
     Run,
     Store,
     at_least_one,
     execute_all,
+    why_it_ended,
 )
 
 
@@ -100,8 +101,10 @@ def _execute(experiment: Experiment, arguments: argparse.Namespace) -> None:
             _execute_with_progress(experiment, left, folder, device, arguments.jobs, quiet=not first)
         except KeyboardInterrupt:
             sys.exit("interrupted: the same command goes on from here")
-        except (ProcessFailedError, OSError) as error:
-            sys.exit(f"error: {error}; the same command goes on from here")
+        except Exception as error:
+            if (reason := why_it_ended(error)) is None:
+                raise
+            sys.exit(f"error: {reason}; the same command goes on from here")
     if first:
         print(f"To see them: python -m stn.experiments report {experiment.name} --output {folder}")
 
@@ -147,7 +150,10 @@ def _execute_with_progress(
 def _report(arguments: argparse.Namespace) -> None:
     experiment = EXPERIMENTS[arguments.experiment]
     folder = arguments.output or RESULTS / experiment.name
-    results = read(folder)
+    try:
+        results = read(folder)
+    except DamagedFileError as error:
+        arguments.parser.error(f"argument --output: {error}")
     if not results:
         arguments.parser.error(f"argument --output: {folder} holds no results")
     try:

@@ -1,13 +1,12 @@
 """What the result files say together: mean and spread over seeds, as a table."""
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stn.experiments.runner import Result
+from stn.experiments.runner import Result, read_result
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Key = tuple[Any, ...]  # values of settings
@@ -27,9 +26,12 @@ def read(folder: str | Path) -> list[Result]:
 
     Args:
         folder: a Path, or the name of an experiment, for its committed results.
+
+    Raises:
+        DamagedFileError: a file is not a result.
     """
     files = sorted((RESULTS / folder if isinstance(folder, str) else folder).glob("*.json"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [read_result(file) for file in files]
 
 
 def common(results: Sequence[Result], keys: Sequence[str], of_some: Sequence[str] = ()) -> dict[str, Any]:

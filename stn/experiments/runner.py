@@ -61,6 +61,13 @@ class ProcessFailedError(RuntimeError):
     """The process of a run ended before the run did."""
 
 
+class DamagedFileError(ValueError):
+    """A file of a run does not read as it was written."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        super().__init__(f"{path} is damaged ({type(error).__name__}): remove it")
+
+
 class Training(ABC):
     """A run under way.
 
@@ -158,6 +165,17 @@ def _short(value: str | int | float) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def read_result(path: Path) -> Result:
+    """The result in a file; DamagedFileError if there is none."""
+    try:
+        result: Result = json.loads(path.read_text(encoding="utf-8"))
+        if missing := {"settings", "epochs", "final"} - set(result):
+            raise KeyError(*missing)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedFileError(path, error) from error
+    return result
+
+
 class Store:
     """The folder of an experiment's files."""
 
@@ -174,11 +192,12 @@ class Store:
         return self.folder / f"{run.name}.json"
 
     def result(self, run: Run) -> Result | None:
-        """What a finished run has found, else None. ValueError if its file is of a run that differs."""
+        """What a finished run has found, else None. ValueError if its file is of a run that differs, or
+        damaged."""
         path = self.path(run)
         if not path.exists():
             return None
-        result: Result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_result(path)
         wanted = {**run.settings, "epochs": run.epochs}
         found = {**result["settings"], "epochs": result["epochs"]}
         for name in wanted | found:
@@ -195,12 +214,17 @@ class Store:
         self._checkpoint(run).unlink(missing_ok=True)
 
     def checkpoint(self, run: Run, device: str) -> dict[str, Any] | None:
-        """Where a run was cut off; None if nowhere, or on another device, or with other versions."""
+        """Where a run was cut off; None if nowhere, or on another device, or with other versions.
+        DamagedFileError if that cannot be read."""
         path = self._checkpoint(run)
         if not path.exists():
             return None
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return checkpoint if checkpoint["record"] == _record(run, device) else None
+        content = io.BytesIO(path.read_bytes())
+        try:
+            checkpoint: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+            return checkpoint if checkpoint["record"] == _record(run, device) else None
+        except Exception as error:  # PyTorch has no one error for what it cannot make sense of
+            raise DamagedFileError(path, error) from error
 
     def write_checkpoint(self, run: Run, device: str, training: Training, history: Sequence[Figures]) -> None:
         checkpoint = {
@@ -317,13 +341,23 @@ def execute_all(
             process.join()
 
 
+def why_it_ended(error: Exception) -> str | None:
+    """What a user can do something about, in one line; None for a fault of the program."""
+    first_line = str(error).partition("\n")[0]
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in first_line:
+        return f"out of memory: {first_line}" if first_line else "out of memory"
+    return str(error) if isinstance(error, (DamagedFileError, OSError, ProcessFailedError)) else None
+
+
 def _work(sender: Connection, experiment: Experiment, run: Run, folder: Path, device: str) -> None:
     """A process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first ends the others
     try:
         execute(experiment, run, folder, device, lambda _, figures: sender.send(figures))
-    except OSError as error:
-        sys.exit(f"{run.name}: {error}")
+    except Exception as error:
+        if (reason := why_it_ended(error)) is None:
+            raise
+        sys.exit(f"{run.name}: {reason}")
 
 
 def _record(run: Run, device: str) -> dict[str, Any]:

@@ -261,7 +261,7 @@ def test_figures_need_tests_that_passed_here_in_this_state(tmp_path, monkeypatch
     assert {"test_sample.py", "test_gpu.py", "test_backward_ways.py"} <= set(names)
 
     def write(chosen):
-        state = {"fingerprint": gpu_test.fingerprint(), "passed": dict.fromkeys(chosen, 1.0)}
+        state = {name: {"seconds": 1.0, "of": gpu_test.fingerprint(name)} for name in chosen}
         results.write(gpu_test.state_file("A GPU"), state)
 
     write(names[1:])

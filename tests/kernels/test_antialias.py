@@ -399,8 +399,6 @@ def warp(image, theta):
 
 @pytest.mark.parametrize("coordinate_map", ["affine", "grid"])
 def test_operators_pass_opcheck(plain_device, few_samples, coordinate_map):
-    from stn_kernels import ops  # noqa: F401, registers them
-
     choices = antialiased((2, 3), coordinate_map)
     tensors, grad_output = draw(choices, images=1, input_size=(5, 6))
     tensors = [None if t is None else t.to(plain_device).requires_grad_() for t in tensors]

@@ -203,7 +203,7 @@ def test_a_spline_allocates_nothing_larger_than_its_output_and_gradients(kernels
     grad_output = torch.ones_like(output)
     _, found = allocations(lambda: torch.autograd.grad(output, tensors, grad_output))
     assert found[0] == 4 * PIXELS
-    assert found[1] < system + UNIT
+    assert found[1] < max(system, 2 * 4 * PIXELS // 10) + UNIT  # or the programs' sums
 
 
 @AXES

@@ -68,8 +68,6 @@ def loss(solve):
 )
 def test_operators_pass_opcheck(request, device, case, layout, transforms, traced_twice, requires_grad):
     """Second derivatives are the reference's, whose tracing takes longer than all else: one way a case."""
-    from stn_kernels import ops  # noqa: F401, registers them
-
     choices, tensors = CASES[case], draw(case, device, transforms=transforms, layout=layout)
     tensors = [None if t is None else t.requires_grad_(requires_grad) for t in tensors]
     grad_output = torch.randn(transforms, 2, *SIZE, dtype=torch.float64, device=device)
@@ -350,8 +348,6 @@ def test_checkpointing_recomputes_the_same(device):
 
 @pytest.mark.parametrize("needs", [(True, False), (False, True), (False, False)], ids=str)
 def test_an_operator_returns_an_empty_tensor_for_an_unneeded_gradient(device, needs):
-    from stn_kernels import ops  # noqa: F401
-
     image, theta = draw_affine(device)
     grad_output = torch.ones(1, 2, *SIZE, dtype=torch.float64, device=device)
     operator = torch.ops.stn_kernels.sample_backward

@@ -3,10 +3,10 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -53,18 +53,6 @@ def requirements(distribution, extras=("",)):
 def install_arguments(line):
     """What follows `pip install`, options about indexes apart."""
     return shlex.split(line)[-6:]
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """A copy of what the distributions are made of, so that building leaves nothing in the clone."""
-    tree = tmp_path_factory.mktemp("tree")
-    ignore = shutil.ignore_patterns("*.egg-info", "__pycache__", "build")
-    for folder in ("kernels", "stn", "chapters"):
-        shutil.copytree(ROOT / folder, tree / folder, ignore=ignore)
-    for name in ("pyproject.toml", "constraints.txt", "environment.yml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree / name)
-    return tree
 
 
 def run(*command, cwd):
@@ -142,6 +130,15 @@ def test_wheels_claim_one_top_level_name_each_and_hold_their_data(tree, tmp_path
         else:
             assert "stn_kernels/py.typed" in names
     assert contents == {"stn_kernels": {"stn_kernels"}, "spatial_transformers": {"stn"}}
+
+
+def test_the_kernels_source_distribution_is_the_package_alone(tree, tmp_path):
+    program = f"from setuptools import build_meta; print(build_meta.build_sdist({str(tmp_path)!r}))"
+    name = run(sys.executable, "-c", program, cwd=tree / "kernels").splitlines()[-1]
+    with tarfile.open(tmp_path / name) as archive:
+        paths = [member.name.split("/")[1:] for member in archive if member.isfile()]
+    assert ["stn_kernels", "py.typed"] in paths
+    assert {parts[0] for parts in paths if len(parts) > 1} == {"stn_kernels", "stn_kernels.egg-info"}
 
 
 def test_core_imports_without_what_only_the_book_needs():

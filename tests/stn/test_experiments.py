@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from stn.experiments import report as reporting
 from stn.experiments.__main__ import main
 from stn.experiments.report import RESULTS, Summary, summarise
 from stn.experiments.rotated import GRIDS, build, gains
-from stn.experiments.runner import ProcessFailedError, Store
+from stn.experiments.runner import DamagedFileError, ProcessFailedError, Store
 from stn.training import count_parameters
 
 ROTATED = EXPERIMENTS["rotated"]
@@ -288,6 +289,93 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_later(name,
     ]
     assert Store(tmp_path / "full").epochs_done(run, "cpu") == done
     assert without_seconds(execute(noisy, run, tmp_path / "full")) == without_seconds(expected)
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_named_and_left_as_it_is(share, tmp_path):
+    noisy = Noisy()
+    run = noisy.run({"kind": "a"}, epochs=4, seed=0)
+    with pytest.raises(CutOff):
+        execute(noisy, run, tmp_path, tell=cut_off_after(2))
+    path = tmp_path / "checkpoints" / "kind-a_seed-0.pt"
+    damaged = path.read_bytes()[: int(share * path.stat().st_size)]
+    path.write_bytes(damaged)
+    with pytest.raises(DamagedFileError, match=f"{re.escape(str(path))} is damaged .*: remove it"):
+        execute(noisy, run, tmp_path)
+    assert path.read_bytes() == damaged
+    path.unlink()
+    assert len(execute(noisy, run, tmp_path)["history"]) == 4
+
+
+class Unpickled:
+    """What says, in a file, which function to call when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    noisy = Noisy()
+    run = noisy.run({"kind": "a"}, epochs=4, seed=0)
+    Store(tmp_path).make()
+    torch.save({"record": Unpickled(tmp_path / "was here")}, tmp_path / "checkpoints" / "kind-a_seed-0.pt")
+    with pytest.raises(DamagedFileError, match="UnpicklingError"):
+        execute(noisy, run, tmp_path)
+    assert not (tmp_path / "was here").exists()
+
+
+def ends_with(*words):
+    """The one line that a command ends with."""
+    with pytest.raises(SystemExit) as ended:
+        main([*TINY, "--model", "none", *words])
+    (line,) = str(ended.value).splitlines()
+    return line
+
+
+def test_a_damaged_checkpoint_ends_the_command_in_one_line(tmp_path):
+    path = tmp_path / "checkpoints" / "angle-60_model-none_seed-0.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"no checkpoint")
+    assert ends_with("--output", str(tmp_path)).startswith(f"error: {path} is damaged ")
+
+
+@pytest.mark.parametrize("content", ["", '{"settings": {', "[]", "3", '{"settings": {}, "epochs": 1}'])
+@pytest.mark.parametrize(
+    "command", [[*TINY, "--model", "none"], ["report", "rotated"]], ids=["run", "report"]
+)
+def test_a_damaged_result_is_named(command, content, tmp_path, capsys):
+    path = tmp_path / "angle-60_model-none_seed-0.json"
+    path.write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--output", str(tmp_path)])
+    assert f"{path} is damaged" in capsys.readouterr().err.splitlines()[-1]
+    assert path.read_text() == content
+
+
+def more_than_there_is(*arguments):
+    torch.empty(2**55, dtype=torch.uint8)  # 32 petabytes
+
+
+def more_than_a_gpu_has(*arguments):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the documentation.")
+
+
+@pytest.mark.parametrize("start", [more_than_there_is, more_than_a_gpu_has])
+def test_out_of_memory_is_said_in_one_line(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(type(ROTATED), "start", start)
+    line = ends_with("--output", str(tmp_path))
+    assert line.startswith("error: out of memory: ")
+    assert line.endswith("; the same command goes on from here")
+    assert read(tmp_path) == []
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch, tmp_path):
+    monkeypatch.setattr(type(ROTATED), "start", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ends_with("--output", str(tmp_path))
 
 
 def invent(folder, accuracies, **others):

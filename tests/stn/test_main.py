@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
@@ -180,6 +181,16 @@ def test_without_triton():
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search("^triton +not installed$", done.stdout, re.MULTILINE)
     assert done.stderr == ""
+
+
+def test_without_pytorch_a_line_says_so():
+    """Without site-packages there is none."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-S", "-m", "stn"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "stn needs PyTorch, which is not installed: pip install torch\n"
 
 
 def test_help():
