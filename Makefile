@@ -4,7 +4,8 @@ python = .venv/bin/python
 chapters = chapters/*.ipynb chapters/solutions/*.ipynb
 nbval = --nbval --nbval-current-env --nbval-sanitize-with=chapters/sanitize.cfg --nbval-cell-timeout=600
 
-.PHONY: book test lint chapters numbers html browser codegen mutants wheels versions bench gpu gpu-test gpu-bench tune environment
+.PHONY: book test lint chapters numbers html browser codegen mutants properties wheels versions bench gpu gpu-test gpu-bench \
+	tune environment
 
 # JupyterLab on book/, a working copy of the chapters.
 book: environment
@@ -56,6 +57,11 @@ wheels: environment
 # The unit tests with the oldest promised and the newest PyTorch and Triton, in environments of their own.
 versions: environment
 	$(python) .ci/versions.py $(ARGS)
+
+# What the kernels' tests say of every problem, on many more of them, new ones each time. ARGS="-k splat" chooses.
+properties: export CUDA_VISIBLE_DEVICES =
+properties: environment
+	$(python) -m pytest tests/kernels/test_properties.py --hypothesis-profile=properties --durations=0 $(ARGS)
 
 # What the import takes, and the CPU path beside PyTorch's own.
 bench: environment

@@ -41,12 +41,10 @@ def check_image(input: Any, name: str = "input") -> int:
 
 def check_shape(tensor: Any, name: str, shape: Sequence[int | str]) -> None:
     """`shape`: numbers, and letters for dimensions of any length."""
-    expected = "(" + ", ".join(map(str, shape)) + ")"
-    check_tensor(tensor, name, expected)
-    fits = tensor.ndim == len(shape) and all(
-        isinstance(s, str) or s == t for s, t in zip(shape, tensor.shape, strict=True)
-    )
-    if not fits:
+    fits = isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.ndim == len(shape)
+    if not fits or not all(isinstance(s, str) or s == t for s, t in zip(shape, tensor.shape, strict=True)):
+        expected = "(" + ", ".join(map(str, shape)) + ")"  # not before: a compiler can't write its symbols
+        check_tensor(tensor, name, expected)
         raise ValueError(f"{name} should have shape {expected}, not {tuple(tensor.shape)}")
 
 
@@ -102,7 +100,7 @@ def check_size(size: Any, name: str, axes: int = 2) -> Size:
             raise TypeError(f"{name} should be {names}, not {size!r}")
         if length < 1:
             raise ValueError(f"{name} should be positive, not {sizes}")
-    return sizes
+    return tuple([as_int(length) for length in sizes])
 
 
 def is_integer(value: Any) -> bool:
@@ -110,6 +108,11 @@ def is_integer(value: Any) -> bool:
     if type(value) is int:
         return True
     return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
+
+
+def as_int(value: Any) -> Any:
+    """What `is_integer` takes, as Python's own where it is NumPy's, which has not all of its methods."""
+    return value if type(value) is int or isinstance(value, torch.SymInt) else int(value)
 
 
 def check_name(value: Any, name: str, known: Sequence[str]) -> str:

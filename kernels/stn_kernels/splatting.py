@@ -154,7 +154,7 @@ def splat(
     checks.check_tensor(values, "values", "(N, C, H', W')")
     checks.check_tensor(grid, "grid", "(N, H', W', 2)")
     # Only the grid tells T images (N, T, C, H', W') from volumes (N, C, D', H', W').
-    several = grid.ndim > 0 and values.ndim == grid.shape[-1] + 3
+    several = values.ndim == 6 or (values.ndim == 5 and grid.ndim > 0 and grid.shape[-1] == 2)
     flat = values.flatten(0, 1) if several else values
     axes = checks.check_image(flat, "values")
     expected: tuple[int | str, ...] = (*values.shape[: 1 + several], *values.shape[-axes:], axes)

@@ -25,6 +25,14 @@ PYTORCH_PADDING_MODES = ("zeros", "border", "reflection")
 AXES = pytest.mark.parametrize("axes", [2, 3], ids=["2-D", "3-D"])
 EDGES_AND_CORNERS = pytest.mark.parametrize("align_corners", [False, True], ids=["edges", "corners"])
 LAYOUTS = {"contiguous": None, "channels_last": {4: torch.channels_last, 5: torch.channels_last_3d}}
+# Ways for a tensor's elements to lie apart: each keeps the values, or makes them equal along one dimension.
+VIEWS = {
+    "sliced": lambda t: torch.stack([t, t + 1], -1)[..., 0],
+    "transposed": lambda t: t.mT.contiguous().mT,
+    "first last": lambda t: t.movedim(0, -1).contiguous().movedim(-1, 0),
+    "expanded first": lambda t: t[:1].expand_as(t),
+    "expanded everywhere": lambda t: t.flatten()[0].expand_as(t),
+}
 INPUT_SIZE = {2: (5, 6), 3: (4, 3, 5)}
 SIZE = {2: (3, 7), 3: (3, 2, 5)}
 

@@ -172,8 +172,10 @@ def test_size_of_a_volume():
     check(ValueError, "size", expected, "(6, 7)", "affine", VOLUME, theta, (6, 7))
 
 
-def test_size_of_numpy_integers():
-    assert affine_sample(INPUT, THETA, np.array([6, 7])).shape[2:] == (6, 7)
+def test_size_of_numpy_integers(device):
+    """Sizes that no other test has, or a launch planned with Python's integers would be found again."""
+    output = affine_sample(INPUT.to(device), THETA.to(device), np.array([17, 19]))
+    assert output.shape[2:] == (17, 19)
 
 
 @OPERATIONS

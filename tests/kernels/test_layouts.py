@@ -12,6 +12,7 @@ from sampling_cases import (
     NAMES,
     PADDING_MODES,
     SIZE,
+    VIEWS,
     assert_close,
     converted,
     definition,
@@ -23,14 +24,6 @@ from sampling_cases import (
 )
 from stn_kernels.autograd import Choices
 
-# Ways for a tensor's elements to lie apart: each keeps the values, or makes them equal along one dimension.
-VIEWS = {
-    "sliced": lambda t: torch.stack([t, t + 1], -1)[..., 0],
-    "transposed": lambda t: t.mT.contiguous().mT,
-    "first last": lambda t: t.movedim(0, -1).contiguous().movedim(-1, 0),
-    "expanded first": lambda t: t[:1].expand_as(t),
-    "expanded everywhere": lambda t: t.flatten()[0].expand_as(t),
-}
 # Every tensor of every map that has it; the image and the gradient of the output are the same for all.
 TENSORS = [("input", "affine"), ("grad_output", "affine")]
 TENSORS += [("parameters", m) for m in MAPS] + [("shared", "basis"), ("shared", "tps")]

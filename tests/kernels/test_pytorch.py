@@ -13,7 +13,7 @@ from sampling_cases import (
     of_present,
     pytorch,
 )
-from stn_kernels import affine_sample, aten
+from stn_kernels import aten, sample
 from stn_kernels.autograd import Choices
 
 INPUT_SIZE, SIZE = (5, 6), (3, 4)
@@ -120,11 +120,13 @@ def test_compiled_by_inductor(device):
     compiled_agrees(OURS, torch.compile(OURS, fullgraph=True), draw_affine(device))
 
 
-def test_one_compilation_serves_all_sizes(device):
+@pytest.mark.parametrize("case", ["affine", "displacement"])
+def test_one_compilation_serves_all_sizes(device, case):
     torch.compiler.reset()
 
-    def function(image, theta):
-        return affine_sample(image, theta, (image.shape[2] // 2, image.shape[3] + 1))
+    def function(image, parameters):
+        size = (image.shape[2] // 2, image.shape[3] + 1)
+        return sample(image, parameters, size, coordinate_map=case)
 
     graphs = []
 
@@ -135,9 +137,9 @@ def test_one_compilation_serves_all_sizes(device):
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=backend)
     # The first sizes differ from one another and from theta's 2 and 3: equal ones the compiler takes for one.
     for batch, height, width in [(4, 11, 6), (5, 8, 7), (3, 9, 11)]:
-        choices = Choices((height // 2, width + 1), "affine")
-        (image, theta, _, _), _ = draw_problem(choices, (height, width), images=batch, channels=2)
-        compiled_agrees(function, compiled, (image.to(device), theta.to(device)))
+        choices = Choices((height // 2, width + 1), case)
+        (image, parameters, _, _), _ = draw_problem(choices, (height, width), images=batch, channels=2)
+        compiled_agrees(function, compiled, (image.to(device), parameters.to(device)))
     assert len(graphs) == 1
 
 

@@ -92,6 +92,25 @@ def test_transforms_and_compiler(device):
     assert deviation(compiled(values, grid), expected) <= 1e-12
 
 
+def test_one_compilation_serves_all_sizes(device):
+    torch.compiler.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def function(values, grid):
+        return splat(values, grid, (values.shape[2] + 1, values.shape[3] // 2))
+
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=backend)
+    for batch, height, width in [(4, 11, 6), (5, 8, 7)]:
+        values = torch.randn(batch, 3, height, width, dtype=torch.float64, device=device)
+        grid = uniform(-1.5, 1.5, batch, height, width, 2).to(device)
+        assert deviation(compiled(values, grid), function(values, grid)) <= 1e-12
+    assert len(graphs) == 1
+
+
 def test_half_precision_adds_up_in_float32(kernels):
     """A thousand ones on one pixel; added up in float16 they would stop at 2048."""
     values, grid = torch.ones(1, 1, 50, 100, dtype=torch.float16), torch.zeros(1, 50, 100, 2)
@@ -124,6 +143,7 @@ def test_is_the_images_gradient_in_the_reference(kernels):
         (ValueError, r"values should have shape \(N, C, H, W\)", {"values": torch.zeros(3)}),
         (TypeError, "grid should be of a floating dtype", {"grid": torch.zeros(2, 3, 7, 2, dtype=int)}),
         (ValueError, r"grid should have shape \(2, 3, 7, 2\), not", {"grid": torch.zeros(2, 3, 6, 2)}),
+        (ValueError, r"grid should have shape \(2, 3, 7, 2\), not", {"grid": torch.zeros(2, 3, 7, 1)}),
         (TypeError, "grid should have values's dtype", {"grid": torch.zeros(2, 3, 7, 2).half()}),
         (ValueError, "size should be two integers", {"size": (3, 4, 5)}),
         (ValueError, "padding_mode should be 'zeros', 'border'", {"padding_mode": "constant"}),
