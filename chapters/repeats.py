@@ -342,10 +342,11 @@ def valleys(names: Chapter) -> Results:
     import torch.nn.functional as F
 
     attention, home = names["attention"], names["home"]
-    theta = home.repeat(81, 1)
-    theta[:, 0] = torch.linspace(0.65, 0.85, 81)
-    theta[:, 1] = 2 * 0.4 / 96
-    found: Results = {}
+    steps, least, most, off = 81, 0.65, 0.85, 0.4
+    theta = home.repeat(steps, 1)
+    theta[:, 0] = torch.linspace(least, most, steps)
+    theta[:, 1] = 2 * off / 96
+    found: Results = {"scales": {"least": least, "most": most, "steps": steps, "off by": off}}
     for name, image in (("zone plate", names["zone_plate"]), ("digits", names["canvas"])):
         wanted = F.avg_pool2d(attention.sample(image, home, (36 * 16, 36 * 16)), 16)
         found[name] = {}
@@ -372,7 +373,7 @@ def solids(names: Chapter) -> Results:
 
         def forward(self, volume: torch.Tensor) -> torch.Tensor:
             first = (volume.shape[2] - self.count) // 2
-            return volume[:, :, first : first + self.count].mean(2)
+            return 4 * volume[:, :, first : first + self.count].mean(2)  # scaled as the sum is
 
     class Cut(stn.MatrixTransform):
         """theta = (theta_33, t_x, t_y, t_z), all else as in the identity."""

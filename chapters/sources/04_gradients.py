@@ -32,7 +32,9 @@ import stn
 import stn_kernels
 from stn.exercises import check
 from stn.plotting import show_image, use_style
+from stn.without_triton import replay_kernel_cells
 
+replay_kernel_cells("04_gradients.ipynb")
 use_style()
 torch.set_printoptions(precision=4, sci_mode=False)
 images, labels = stn.data.digits("test")
@@ -337,6 +339,8 @@ for name, slopes in (
 ):
     print(f"slopes {name:24} dL/dtheta_13 = {14 * (g * slopes).sum():7.1f}")
 
+# %%
+# needs Triton
 theta = torch.eye(2, 3, device=device)[None].requires_grad_()
 output = stn_kernels.affine_sample(digit[None].to(device), theta, (28, 28))
 (output - wanted[None].to(device)).square().sum().div(2).backward()

@@ -764,7 +764,7 @@ print("usual rate, free and bounded: errors below 0.4:", [error < 0.4 for error 
 # The free transformer is dead within 30 steps, every time. The bounded one lives, but look at the last column: every
 # entry is at its rim, where the slope is 0. It is *frozen*, with one fixed, skewed window for all digits; the
 # classifier makes of it what it can. **A bound limits the damage; it does not undo it.** In between, at ten times the
-# rate, one of five free transformers died, and four of five bounded ones froze, which is no better bargain. At the
+# rate, three of five free transformers died, and four of five bounded ones froze, which is no better bargain. At the
 # usual rate the bound changes nothing. So choose bounds wider than any pose that you expect (at nine tenths of the
 # bound a fifth of the slope is left: exercise 05-5), and lower the learning rate all the same.
 #

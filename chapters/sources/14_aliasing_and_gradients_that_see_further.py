@@ -371,8 +371,8 @@ for name, image in (("zone plate", zone_plate), ("digits", canvas)):
 # slopes over the footprint is the slope of the mean. The library differentiates exactly that, including the change
 # of the footprint itself when $\theta$ changes its shape, with the number of samples held fixed.
 #
-# The loss has fewer false valleys, too. Measured, over $s$ from 0.65 to 0.85 in 81 steps, off by 0.4 pixels: 17 local
-# minima on the zone plate, plain, and 5 antialiased; on the digits 4 and 1.
+# The loss has fewer false valleys, too. Measured, over $s$ from 0.65 to 0.85 in 81 steps, off by 0.4 pixels: 18 local
+# minima on the zone plate, plain, and 3 antialiased; on the digits 4 and 1.
 #
 # In a transformer: `stn.SpatialTransformer(..., antialias=True)`.
 #
@@ -618,7 +618,7 @@ plt.show()
 # %% [markdown]
 # Plain sampling brings 90 % home from 2 or 3 pixels, not from 8. With two copies they come home from 24, at least
 # **three times as far**, in fact eight. It is not the luck of these digits: with five sets of 16 digits,
-# each with directions of its own, 90 % (standard deviation 11 %) came home from 3 pixels and 29 % (7 %) from 8 by
+# each with directions of its own, 90 % (standard deviation 10 %) came home from 3 pixels and 29 % (7 %) from 8 by
 # plain slopes; with copies 8 and 24 all 80 from 8, 16 and 24 pixels, and 95 % (5 %) from 28.
 #
 # Which widths? The largest about as far as $\theta$ may be off. Much wider costs precision, as we shall see;
@@ -707,8 +707,8 @@ for name, median in precision.items():
 
 # %% [markdown]
 # Measured, as the median of 16 digits, mean over the five sets: plain 0.019 pixels (standard deviation 0.006),
-# with copies 0.15 (0.03), and after 50 plain steps 0.019 (0.006) again. With three times the noise 0.05, 0.38 and
-# 0.04. So the copies are for the way, and the image's own slopes for the arrival: **switch the copies off at
+# with copies 0.15 (0.03), and after 50 plain steps 0.019 (0.007) again. With three times the noise 0.06, 0.45 and
+# 0.06. So the copies are for the way, and the image's own slopes for the arrival: **switch the copies off at
 # the end.** A `stn.SpatialTransformer` is given them as `gradient_scales=(8, 24)`, and
 # `transformer.gradient_scales = ()` takes them away.
 #

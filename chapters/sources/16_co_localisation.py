@@ -181,7 +181,7 @@ print("the least loss have the windows", min(printed, key=printed.get))
 # %%
 unit = judged((2, 5), unit=True)
 for name, value in unit.items():
-    print(f"{name:12}  loss {value:.3f}")
+    print(f"{name:12}  loss {value:.2f}")
 print("the least loss have the windows", min(unit, key=unit.get))
 
 # %% [markdown]

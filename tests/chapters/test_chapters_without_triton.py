@@ -41,4 +41,4 @@ def test_marked_cells_are_replayed_and_all_others_run(environment):
     command = [sys.executable, "-m", "pytest", "-q", *NBVAL, *notebooks]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(names) == 3
+    assert len(names) == 4
