@@ -1,6 +1,6 @@
 """Spatial transformers: the model side of the book, built on `stn_kernels`."""
 
-from stn import colocalisation, data, networks, plotting, thin_plate_spline, training
+from stn import colocalisation, data, displacement_fields, networks, plotting, thin_plate_spline, training
 from stn.coarse_to_fine import blur, sample_coarse_to_fine
 from stn.localisation import (
     ConvolutionalLocalisation,
@@ -46,6 +46,7 @@ __all__ = [
     "blur",
     "colocalisation",
     "data",
+    "displacement_fields",
     "hat_functions",
     "homography",
     "networks",
