@@ -9,7 +9,7 @@ if importlib.util.find_spec("torch") is None:
         sys.exit(missing)
     raise ModuleNotFoundError(missing, name="torch")
 
-from stn import colocalisation, data, networks, plotting, thin_plate_spline, training
+from stn import colocalisation, data, displacement_fields, networks, plotting, thin_plate_spline, training
 from stn.coarse_to_fine import blur, sample_coarse_to_fine
 from stn.localisation import (
     ConvolutionalLocalisation,
@@ -55,6 +55,7 @@ __all__ = [
     "blur",
     "colocalisation",
     "data",
+    "displacement_fields",
     "hat_functions",
     "homography",
     "networks",

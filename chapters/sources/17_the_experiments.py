@@ -730,5 +730,5 @@ check("17-8", seeds_needed)
 #
 # ## Next
 #
-# The last chapter will take the kernels out of the book, into a project of your own. Before:
+# The last chapter takes the kernels out of the book: [chapter 18, In your own project](18_in_your_own_project.ipynb). Before:
 # [chapter 16, Co-localisation](16_co_localisation.ipynb).
