@@ -366,15 +366,6 @@ def solids(names: Chapter) -> Results:
     import stn
     from stn.networks import fully_connected_network
 
-    class MiddleLayers(nn.Module):
-        def __init__(self, count: int) -> None:
-            super().__init__()
-            self.count = count
-
-        def forward(self, volume: torch.Tensor) -> torch.Tensor:
-            first = (volume.shape[2] - self.count) // 2
-            return 4 * volume[:, :, first : first + self.count].mean(2)  # scaled as the sum is
-
     class Cut(stn.MatrixTransform):
         """theta = (theta_33, t_x, t_y, t_z), all else as in the identity."""
 
@@ -398,8 +389,6 @@ def solids(names: Chapter) -> Results:
     builds: dict[str, Callable[[], Any]] = {
         "depth": names["without_transformer"],
         "all axes": lambda: classifier(names["Project"](2, 3, 4), channels=3, units=148),
-        "middle 4": lambda: classifier(MiddleLayers(4)),
-        "middle 8": lambda: classifier(MiddleLayers(8)),
         "line of sight": lambda: names["with_transformer"](families_["line of sight"]),
         "rigid": lambda: names["with_transformer"](families_["rigid"]),
         "affine": lambda: names["with_transformer"](affine),
