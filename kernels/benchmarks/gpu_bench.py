@@ -22,6 +22,7 @@ if "--smoke" in sys.argv:
     os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
+import torch._functorch.config
 from torch import Tensor
 
 import cases
