@@ -41,7 +41,7 @@ def jacobian_determinant(field: Tensor) -> Tensor:
         ahead[-1 - axis] = slice(1, None)
         columns.append(field[tuple(ahead)] - field[here])
     slopes = torch.stack(columns, dim=-1).movedim(1, -2)  # (N, ..., of what, along what)
-    return torch.linalg.det(slopes + torch.eye(axes).to(slopes))
+    return torch.linalg.det(slopes + torch.eye(axes, dtype=slopes.dtype, device=slopes.device))
 
 
 def integrate(velocity: Tensor, steps: int = 7, padding_mode: str = "border") -> Tensor:

@@ -649,8 +649,6 @@ print(f"misread, exactly: without {error_without:.1%}, with {error_with:.1%}")
 # | --- | --- | --- | --- | --- | --- |
 # | without a transformer: the sum over depth | 20.8 | 22.0 | 20.0 | 21.3 | 21.5 |
 # | without: the sums along all three axes | 23.1 | 23.3 | 22.1 | 23.0 | 22.9 |
-# | without: the mean of the middle 4 layers of 20 | 21.6 | 22.1 | 22.1 | 22.1 | 22.9 |
-# | without: the mean of the middle 8 layers | 18.5 | 19.1 | 18.7 | 20.8 | 19.6 |
 # | line of sight, 4 numbers | 20.4 | 19.1 | 19.9 | 20.2 | 20.1 |
 # | rigid, 6 numbers | 17.7 | 17.2 | 17.5 | 18.3 | 21.3 |
 # | **affine, 12 numbers** | **12.8** | **13.1** | **12.3** | **14.0** | **13.9** |

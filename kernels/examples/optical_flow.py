@@ -40,12 +40,9 @@ class CorrelationBlock:
         for level, volume in enumerate(self.pyramid):
             theta = x.new_zeros(len(x), 2, 3)
             for axis, match in enumerate((x, y)):
-                extent = (
-                    volume.shape[3 - axis] - 1
-                )  # in pixels: -1 and 1 are the centres of the border pixels
-                theta[:, axis, 1 - axis] = (
-                    2 * self.radius / extent
-                )  # transposed: x goes down the window's rows
+                extent = volume.shape[3 - axis] - 1  # pixels from -1 to 1: the border pixels' centres
+                # Transposed: x goes down the window's rows.
+                theta[:, axis, 1 - axis] = 2 * self.radius / extent
                 theta[:, axis, 2] = 2 * (match / 2**level) / extent - 1
             window = affine_sample(volume, theta, (side, side), align_corners=True)
             found.append(window.view(count, height, width, side**2))

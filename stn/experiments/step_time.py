@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from stn import data
 from stn.experiments.distorted_tasks import TASKS
+from stn.experiments.steps import Step
 from stn.spatial_transformer import SpatialTransformer
 
 
@@ -44,20 +45,20 @@ def rewritten(network: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(ByHand(first), *others)
 
 
-class Step:
+class TimedStep:
     """Training steps of a network."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+        self.step = Step(self.loss, torch.optim.Adam(network.parameters(), lr=1e-3))
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(self.network(images), labels)
 
     def take(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
         """Seconds, and the loss."""
         start = time.perf_counter()
-        loss = functional.cross_entropy(self.network(images), labels)
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
+        loss = self.step(images, labels)
         return time.perf_counter() - start, loss.item()
 
 
@@ -67,7 +68,7 @@ def compare(name: str, model: str, batch_size: int, pairs: int) -> tuple[float, 
     task = TASKS[name]
     network = task.build(model, task.shape, filters=32)
     assert isinstance(network, nn.Sequential)
-    ours, other = Step(network), Step(rewritten(network))
+    ours, other = TimedStep(network), TimedStep(rewritten(network))
     images, labels = data.digits("train")
     generator = torch.Generator().manual_seed(0)
     ratios, seconds = [], []
