@@ -374,6 +374,8 @@ for ax, one in zip(axes, ("R", "RTS"), strict=True):
         ax.loglog(images, curve.mean(0), "o-", color=f"C{number}", label=model)
         ax.axhline(PAPER[model][one], color=f"C{number}", linestyle=":", linewidth=1)
     ax.set(title=one, xlabel="thousand images seen")
+    ax.set_xticks((50, 100, 200, 400), ("50", "100", "200", "400"))
+    ax.tick_params(axis="x", which="minor", labelbottom=False)
 axes[0].set_ylabel("error, % (dotted: the paper)")
 axes[0].legend()
 plt.show()

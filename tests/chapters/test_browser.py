@@ -48,14 +48,16 @@ PAGES = [
 ]
 SLIDERS = "11_thin_plate_splines.ipynb"
 
-# A kernel that is there already: to start one for each notebook that is only looked at would take a second.
+# Notebooks that are only looked at share a kernel: to start one for each would take a second. The server
+# remembers it for each of them, so that those that are run are copies, which it has not seen.
 START = """async () => {
     await jupyterapp.restored;
     window.kernel = await jupyterapp.serviceManager.kernels.startNew({name: "python3"});
 }"""
-OPEN = """async ([path, own_kernel]) => {
+OPEN = """async ([path, fresh]) => {
     const options = {path, factory: path.endsWith(".ipynb") ? "Notebook" : "Markdown Preview"};
-    if (!own_kernel) options.kernelPreference = {id: kernel.id, shutdownOnDispose: false};
+    if (fresh) options.path = (await jupyterapp.serviceManager.contents.copy(path, "")).path;
+    else options.kernelPreference = {id: kernel.id, shutdownOnDispose: false};
     window.panel = await jupyterapp.commands.execute("docmanager:open", options);
     await panel.context.ready;
     await panel.sessionContext?.ready;
@@ -65,7 +67,10 @@ CLOSE = """async () => {
     if (own) await panel.sessionContext.shutdown();
     panel.dispose();
 }"""
-HEIGHT = """() => (panel.node.querySelector(".jp-WindowedPanel-outer") ?? panel.content.node).scrollHeight"""
+HEIGHT = """() => {
+    const panel = window.panel ?? {node: document.body, content: {node: document.body}};
+    return (panel.node.querySelector(".jp-WindowedPanel-outer") ?? panel.content.node).scrollHeight;
+}"""
 RENDERED = """expected => {
     const count = selector => panel.node.querySelectorAll(selector).length;
     const images = [...panel.node.querySelectorAll("img")].filter(image => image.complete);
@@ -88,7 +93,7 @@ SURVEY = r"""() => {
         formulas: all("mjx-container").length,
         pictures: images.length,
         not_rendered: all(".jp-MarkdownCell:not(.jp-mod-rendered)").map(start),
-        not_typeset: all("mjx-merror, [data-mjx-error]").map(start),
+        not_typeset: all("mjx-merror, mtext[mathcolor='red']").map(start),  // red: an unknown command
         raw: texts.map(prose).flatMap(text => text.match(/.*(\$|\\[a-zA-Z]).*/g) ?? []),
         broken: images.filter(image => !image.naturalWidth).length,
         too_wide: [...texts, ...all(".jp-OutputArea-output")]
@@ -128,11 +133,14 @@ class Lab:
         self.page.evaluate(START)
 
     @contextmanager
-    def opened(self, path, own_kernel=False):
-        """Open a notebook or a text and see that nothing goes wrong on the page until it is closed."""
+    def opened(self, path, fresh=False):
+        """Open a notebook or a text and see that nothing goes wrong on the page until it is closed.
+
+        Fresh is a copy of it, on a kernel of its own.
+        """
         self.troubles.clear()
         try:
-            self.page.evaluate(OPEN, [path, own_kernel])
+            self.page.evaluate(OPEN, [path, fresh])
             yield
             assert self.troubles == []
         except BaseException:
@@ -216,12 +224,12 @@ def assert_ran(path, cells):
 
 @pytest.mark.parametrize("path", ["02_coordinates_and_grids.ipynb", "07_a_first_triton_kernel.ipynb"])
 def test_runs(path, lab):
-    with lab.opened(path, own_kernel=True):
+    with lab.opened(path, fresh=True):
         assert_ran(path, lab.run())
 
 
 def test_sliders_change_the_picture(lab):
-    with lab.opened(SLIDERS, own_kernel=True):
+    with lab.opened(SLIDERS, fresh=True):
         assert_ran(SLIDERS, lab.run())
         image = lab.page.locator(".jp-OutputArea img.widget-image")
         sliders = lab.page.locator(".jp-OutputArea .widget-slider")
