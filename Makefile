@@ -4,8 +4,8 @@ python = .venv/bin/python
 chapters = chapters/*.ipynb chapters/solutions/*.ipynb
 nbval = --nbval --nbval-current-env --nbval-sanitize-with=chapters/sanitize.cfg --nbval-cell-timeout=600
 
-.PHONY: book test lint chapters numbers html browser codegen mutants properties wheels versions bench gpu gpu-test gpu-bench \
-	tune environment
+.PHONY: book test lint chapters numbers html browser codegen faults mutants properties wheels versions bench gpu gpu-test \
+	gpu-bench tune environment
 
 # JupyterLab on book/, a working copy of the chapters.
 book: environment
@@ -47,8 +47,13 @@ codegen: environment
 	$(python) kernels/benchmarks/codegen.py $(ARGS)
 
 # Plant faults in the kernels, one at a time, and see that the tests notice each.
+faults: environment
+	$(python) tests/kernels/run_faults.py $(ARGS)
+
+# Plant fifty faults in stn and stn_kernels, drawn at random, and see that the chapters notice them: two hours, and it
+# goes on where it was cut off. Each entry of chapters/mutants.json says which chapter noticed.
 mutants: environment
-	$(python) tests/kernels/run_mutants.py $(ARGS)
+	$(python) chapters/mutants.py $(ARGS)
 
 # Both wheels in a clean environment, which is downloaded, beside packages of similar names. TORCH_INDEX as below.
 wheels: environment

@@ -524,6 +524,20 @@ print("share of the canvas under the grid, below 5 %:", [share < 0.05 for share 
 #   into a network that is trained already, and changes nothing until it has learned better. All starts of
 #   training are then alike but for the body's random weights.
 #
+# A start can also be lost in rounding. Under PyTorch's *autocast* layers compute in bfloat16, which has 8 bits for
+# its digits. In features nobody will notice; in $\theta$ they are places. `stn.Localisation` keeps its head in
+# float32:
+
+# %%
+start = torch.tensor([0.7, 0.0, 0.3, 0.0, 0.7, -0.3])
+spared = stn.ConvolutionalLocalisation((1, 42, 42), affine, start=start).to(device)
+usual = nn.Sequential(spared.body, spared.head)
+with torch.no_grad(), torch.autocast(device, torch.bfloat16):
+    for name, localisation in (("a linear layer", usual), ("stn.Localisation", spared)):
+        off = (localisation(canvases[:1])[0].cpu().float() - start).abs().max().item() * 42 / 2
+        print(f"{name:16} starts {off:.3f} pixels off")
+
+# %% [markdown]
 # ## 5.7 The first two steps
 #
 # With features $h_n$ of picture $n$, the head says $\theta_n = W h_n + b$. (In this section $W$ and $b$ are the

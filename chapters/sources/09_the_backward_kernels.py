@@ -41,6 +41,7 @@ import stn_kernels
 from stn.exercises import check
 from stn.plotting import show_image, use_style
 from stn.without_triton import replay_kernel_cells
+from stn_kernels import backend
 
 replay_kernel_cells("09_the_backward_kernels.ipynb")
 use_style()
@@ -1082,6 +1083,86 @@ launch_backward.forced_way = None
 #
 # Which is fastest is not in this table, since nobody has measured it on a GPU yet.
 #
+# ### In space, and for every map
+#
+# A volume's box has a third side, and its rows a third inequality. Nothing else is new, but much can be mixed
+# up: which length belongs to which axis, whose row of the inverse is meant. So: lengths that are all
+# different, maps that mix all axes, and the gather against the scatter. *Nearest*, whose kernel ends in a step,
+# would lose a whole gradient if a box were too narrow.
+
+# %%
+# needs Triton
+solid = torch.eye(3, 4) + 0.4 * torch.randn(3, 3, 4, generator=generator)
+volumes = torch.rand(3, 1, 4, 2, 3, generator=generator, dtype=torch.float64)
+values = torch.randn(3, 1, 2, 5, 4, generator=generator, dtype=torch.float64)
+for mode in ("bilinear", "nearest"):
+    of_volumes = []
+    for way in ("scatter", "gather"):
+        launch_backward.forced_way = way
+        of_volumes.append(by_the_library(values, volumes, solid.double(), mode=mode)[0])
+    launch_backward.forced_way = None
+    print(f"{mode:8} the gather of volumes is the scatter: {torch.allclose(*of_volumes, rtol=0, atol=1e-10)}")
+
+# %% [markdown]
+# Only affine maps are gathered; all are scattered. In the library each map is one small function of a kernel, as
+# in section 8.7, and has a second one for its gradient, as in section 9.7. Here are all of them, with noise for
+# parameters, against plain PyTorch on the CPU: the output and every gradient. (Splines and meshes are maps of the
+# plane. With `antialias=True`, chapter 14, a pixel is the mean of several samples, and its gradient theirs.)
+
+
+# %%
+# needs Triton
+def noise(*shape):
+    return 0.3 * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def every_map(axes, size):
+    """Of each map the parameters of two transforms, and what all transforms share."""
+    eye = torch.eye(axes + 1, dtype=torch.float64)
+    yield "affine", eye[:-1] + noise(2, axes, axes + 1), None
+    yield "projective", eye + 0.3 * noise(2, axes + 1, axes + 1), None
+    yield "grid", noise(2, *size, axes), None
+    yield "displacement", noise(2, axes, *size), None
+    yield "normalised_displacement", noise(2, axes, *size), None
+    yield "basis", noise(2, axes, 3), noise(3, *size)
+    yield "residual_basis", noise(2, axes, 3), noise(3, *size)
+    if axes == 2:
+        yield "tps", noise(2, 2, 5 + 3), noise(5, 2)
+        corners = torch.tensor([[[-1, 1, 1], [-1, -1, 1], [1, 1, 1]], [[-1, 1, -1], [-1, 1, 1], [1, 1, 1]]])
+        yield "mesh", noise(2, 2, 2, 3), torch.linalg.inv(corners.double())
+
+
+def agree(values, image, name, parameters, shared, **options):
+    """Whether the kernels' output and gradients are those of plain PyTorch."""
+    results = []
+    for place, interpreted in ((device, True), ("cpu", False)):
+        backend.interpret_cpu_tensors = interpreted
+        leaves = [tensor.to(place, copy=True).requires_grad_() for tensor in (image, parameters)]
+        constant = None
+        if shared is not None:
+            constant = shared.to(place, copy=True)
+            if name != "mesh":  # whose triangles are given
+                leaves.append(constant.requires_grad_())
+        size = tuple(values.shape[2:])
+        output = stn_kernels.sample(*leaves[:2], size, coordinate_map=name, shared=constant, **options)
+        gradients = torch.autograd.grad(output, leaves, values.to(place))
+        results.append([tensor.cpu() for tensor in (output, *gradients)])
+    backend.interpret_cpu_tensors = device == "cpu"
+    return all(torch.allclose(*pair, rtol=0, atol=1e-10) for pair in zip(*results, strict=True))
+
+
+print("                          plane  antialiased  space")
+verdicts = {}
+for axes, from_size, to_size in ((2, (5, 4), (3, 4)), (3, (3, 5, 4), (2, 3, 2))):
+    picture, values = noise(2, 2, *from_size), noise(2, 2, *to_size)
+    for name, *map_ in every_map(axes, to_size):
+        for antialias in (False, True)[: 4 - axes]:
+            verdict = agree(values, picture, name, *map_, antialias=antialias)
+            verdicts.setdefault(name, []).append(str(verdict))
+for name, row in verdicts.items():
+    print(f"{name:25} {row[0]:6} {row[1]:12} {' '.join(row[2:])}".rstrip())
+
+# %% [markdown]
 # ## 9.10 The second order
 #
 # The backward pass is a function as well, and can be differentiated. In $g$ it is linear, with the

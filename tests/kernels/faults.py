@@ -1,4 +1,4 @@
-"""Faults that the kernel tests must notice: each is planted, alone, by `run_mutants.py`.
+"""Faults that the kernel tests must notice: each is planted, alone, by `run_faults.py`.
 
 `caught_by` is a test of the fast subset, which is all of these tests together, that fails with the fault and
 passes without. Planting one means replacing `old`, which occurs once in the file, by `new`.

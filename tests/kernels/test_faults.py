@@ -1,4 +1,4 @@
-"""The list of planted faults fits the kernels. Planting them takes minutes: `make mutants`."""
+"""The list of planted faults fits the kernels. Planting them takes minutes: `make faults`."""
 
 from pathlib import Path
 

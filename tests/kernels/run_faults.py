@@ -1,6 +1,6 @@
 """Plants each fault of `faults.py` in a copy of the kernels and runs the fast subset of the tests on it.
 
-    python tests/kernels/run_mutants.py [--only WORD] [--whole]
+    python tests/kernels/run_faults.py [--only WORD] [--whole]
 
 The fast subset first runs on the kernels as they are, and must pass. Then, for each fault, the test that
 `faults.py` names must fail; with --whole, the whole subset runs on each, and what fails is printed.
