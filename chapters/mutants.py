@@ -454,8 +454,15 @@ def library() -> str:
     return digest([*(ROOT / "stn").rglob("*.py"), *(ROOT / "kernels" / "stn_kernels").glob("*.py")])
 
 
+def code(notebook: Path) -> str:
+    """A fingerprint of a notebook's code cells and their outputs: texts run nothing."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    kept = [cell for cell in cells if cell["cell_type"] == "code"]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
 class State:
-    """What runs have found out, in an ignored file. It counts while library and notebook are the same."""
+    """What runs have found out, in an ignored file. It counts while library and code cells are the same."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -463,7 +470,7 @@ class State:
         self.library = library()
 
     def key(self, notebook: str, fault: str) -> str:
-        return f"{self.library} {digest([ROOT / notebook])} {notebook} {fault}"
+        return f"{self.library} {code(ROOT / notebook)} {notebook} {fault}"
 
     def get(self, notebook: str, fault: str = "") -> Any:
         return self.known.get(self.key(notebook, fault))

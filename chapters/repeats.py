@@ -1,6 +1,6 @@
 """Measure what the chapters' prose tells of more runs than a notebook has time for.
 
-    python chapters/repeats.py 10 14  # these chapters, one to five minutes each; without a number, all
+    python chapters/repeats.py 10 14  # these chapters, one to ten minutes each; without a number, all
 
 A chapter's own cells are executed, up to its exercises, and then its functions are called with other seeds.
 The results go to repeated/NN.json, by name; check_numbers.py holds the prose to them.
@@ -85,6 +85,12 @@ class Notes:
 
     def ranges(self) -> Results:
         return {name: {"least": min(values), "most": max(values)} for name, values in self.values.items()}
+
+    def runs(self) -> Results:
+        return {
+            f"{name}, run by run": {str(run): value for run, value in enumerate(values)}
+            for name, values in self.values.items()
+        }
 
 
 def regression(names: Chapter) -> Results:
@@ -176,6 +182,100 @@ def bounds(names: Chapter) -> Results:
     return {**notes.ranges(), "10 times": {"free ones that died": died, "bounded ones that froze": frozen}}
 
 
+def descents(names: Chapter) -> Results:
+    """Section 6.2's descent from one pose, a little added to the first parameter: the share of loss left."""
+    start = "affine.identity().to(digit)"
+    names.again("def descend", 0, until="found, remaining", change=(start, f"({start} + added)"))
+    pose = {"angle": 20, "right": 4, "down": -3}
+    canvas, _ = names["placed"](names["digit"], **pose)
+    found: Results = {"pose": pose}
+    for added in (thousandths / 1000 for thousandths in range(-5, 6)):
+        names.names["added"] = names["digit"].new_tensor([added, 0, 0, 0, 0, 0])
+        _, left = names["descend"](canvas, names["digit"])
+        found[f"{added} added"] = {"added": added, "left": left}
+    return found
+
+
+def contest(names: Chapter) -> Results:
+    """Section 6.5 with five seeds and other learning rates, in per cent."""
+    start, until = "def compete", "model = compete"
+
+    def error(name: str) -> float:
+        return 100 * names["history"][name][-1][2]
+
+    def plain(seed: int, change: tuple[str, str] = ("", "")) -> float:
+        names.again(start, seed, until=until, change=change)
+        names["compete"]("without", names["without_transformer"])
+        return error("without")
+
+    found = {}
+    for rate in (1, 2, 3, 5):
+        value = plain(0, ("learning_rate=3e-3", f"learning_rate={rate}e-3"))
+        found[f"without, learning rate {rate}e-3"] = {"rate": 1e-3 * rate, "error": value}
+    value = plain(0, ("STEPS, EARLY = 3000", "STEPS, EARLY = 12000"))
+    found["without, four times the steps"] = {"steps": 12000, "error": value}
+
+    notes = Notes()
+    for seed in range(5):
+        names.again(start, seed, until=until)
+        names["compete"]("with", names["with_transformer"])
+        names["compete"]("without", names["without_transformer"])
+        notes.note("with", error("with"))
+        notes.note("without", error("without"))
+        notes.note("without / with", error("without") / error("with"))
+        budget = names["history"]["without"][-1][1]
+        in_time = [row[2] for row in names["history"]["with"] if row[1] <= budget]
+        notes.note("with, at equal time", 100 * in_time[-1])
+    return {**notes.results(), **notes.runs(), **found}
+
+
+def localisations(names: Chapter) -> Results:
+    """Section 6.5 with other rates of the localisation network, with another one, and one told the angles."""
+    import torch
+    import torch.nn.functional as F
+
+    import stn
+
+    start, until = "def compete", "model = compete"
+    rate = "learning_rate=3e-3"
+    truth, affine = names["truth"], names["affine"]
+    found: Results = {}
+
+    def learn(name: str, change: tuple[str, str] = ("", "")) -> None:
+        names.again(start, 0, until=until, change=change)
+        names["compete"]("with", names["with_transformer"], names["take_down_theta"])
+        angle = names["read"](names["film"][names["STEPS"]])["angle"]
+        found[name] = {
+            "error": 100 * names["history"]["with"][-1][2],
+            "angle": names["r_squared"](angle, truth["angle"]),
+        }
+
+    for part, factor in (("all of", "1"), ("a third of", "1 / 3"), ("a tenth of", "1 / 10")):
+        learn(f"{part} the rate", (rate, f"{rate}, localisation_factor={factor}"))
+    names.again("def with_transformer", 0, change=("hidden=(128, 128)", "hidden=(32, 32, 32)"))
+    learn("three layers")
+    found["three layers"]["units"] = 32
+
+    torch.manual_seed(0)
+    told = stn.FullyConnectedLocalisation((1, 42, 42), affine, hidden=(128, 128)).to(names["device"])
+    optimiser = torch.optim.Adam(told.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, names["STEPS"])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(names["STEPS"]):
+        chosen = torch.randint(len(names["images"]), (128,), generator=generator)
+        batch = names["images"][chosen.to(names["device"])]
+        canvases, pose = names["rotated_translated_scaled"](batch, generator=generator)
+        loss = F.mse_loss(names["read"](told(canvases))["angle"] / 45, pose.angle / 45)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    with torch.no_grad():
+        angle = names["read"](told(names["canvases"]))["angle"]
+    found["told the angles"] = {"angle": names["r_squared"](angle, truth["angle"])}
+    return found
+
+
 def families(names: Chapter) -> Results:
     """Section 10.11 with five sets of digits and warps."""
     import torch
@@ -186,6 +286,79 @@ def families(names: Chapter) -> Results:
         left, off = zip(*(run[task, family] for run in runs), strict=True)
         found[f"{task}, {family}"] = {"left": statistics.mean(left), **mean_and_spread(off)}
     return found
+
+
+def readers(names: Chapter) -> Results:
+    """Section 12.4 with five seeds, other learning rates, and one rate for all; lines read, in per cent."""
+    start, until = "def share_read", "with_spline = compete"
+
+    def share(name: str, rate: float, factor: float | None = None) -> float:
+        return 100 * names["share_read"](names["compete"](name, rate, factor))
+
+    found = {}
+    for rate in (2, 3, 5, 8, 12):
+        value = share("none", 1e-3 * rate)
+        found[f"none, learning rate {rate}e-3"] = {"rate": 1e-3 * rate, "read": value}
+    notes = Notes()
+    for seed in range(5):
+        names.again("def lines_of", seed)
+        names.again(start, seed, until=until)
+        none, affine, spline = share("none", 8e-3), share("affine", 5e-3, 0.5), share("spline", 5e-3, 0.5)
+        notes.note("none", none)
+        notes.note("affine", affine)
+        notes.note("spline", spline)
+        notes.note("spline - none", spline - none)
+        notes.note("spline - affine", spline - affine)
+        if seed < 2:
+            notes.note("spline, one rate for all", share("spline", 5e-3))
+    return {**notes.results(), **notes.runs(), **found}
+
+
+def planes(names: Chapter) -> Results:
+    """Section 12.6 with five seeds, in degrees, and its planes before a classifier, three seeds."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    import stn
+    from stn.networks import fully_connected_network
+
+    size, device, angles = names["SIZE"], names["device"], names["principal_angles"]
+
+    def classify(seed: int, steps: int = 1000) -> tuple[float, float]:
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        noise = stn.blur(torch.randn(1, 2, *size, generator=generator), 4)[0].to(device)
+        learned = stn.Basis(0.3 * noise / noise.std(), learned=True).to(device)
+        looks = stn.FullyConnectedLocalisation((1, *size), learned, hidden=(128, 128))
+        nn.init.normal_(looks.head.weight, std=1e-2)
+        transformer = stn.SpatialTransformer(looks, learned, size).to(device)
+        classifier = fully_connected_network((1, *size), units=64).to(device)
+        others = [*looks.parameters(), *classifier.parameters()]
+        groups = [{"params": others, "lr": 3e-3}, {"params": learned.parameters(), "lr": 3e-2}]
+        optimiser = torch.optim.Adam(groups)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for _ in range(steps):
+            chosen = torch.randint(len(names["images"]), (64,), generator=generator).to(device)
+            M = 0.12 * torch.randn(64, 4, generator=generator).to(device)
+            warped = names["true_basis"].sample(names["images"][chosen], M, size)
+            loss = F.cross_entropy(classifier(transformer(warped)), names["labels"][chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        true = names["true_planes"]
+        return angles(noise, true)[-1].item(), angles(learned.basis.detach(), true)[-1].item()
+
+    notes = Notes()
+    for seed in range(5):
+        learned, _ = names["learn_basis"](seed=seed)
+        notes.note("from pairs", angles(learned, names["true_planes"])[-1].item())
+    for seed in range(3):
+        start, end = classify(seed)
+        notes.note("from labels, start", start)
+        notes.note("from labels, end", end)
+    return {"from labels": {"steps": 1000}, **notes.runs()}
 
 
 def sums(names: Chapter) -> Results:
@@ -336,6 +509,84 @@ def five_sets(names: Chapter) -> Results:
     return notes.results()
 
 
+def factors(names: Chapter) -> Results:
+    """Section 14.8 from 24 pixels with other factors than the scale's square; who arrives, in per cent."""
+    import torch
+
+    import stn
+
+    translation, digits = names["translation"], names["digits"]
+
+    def seen(theta: torch.Tensor, power: int) -> torch.Tensor:
+        return sum(
+            scale**power * translation.sample(stn.blur(digits, scale), theta, digits.shape[2:])
+            for scale in (8, 24)
+        )
+
+    def descended(start: torch.Tensor, power: int, steps: int = 100) -> torch.Tensor:
+        theta = start.clone().requires_grad_()
+        optimiser = torch.optim.Adam([theta], lr=0.02)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for _ in range(steps):
+            output = translation.sample(digits, theta.detach(), digits.shape[2:])
+            slopes = seen(theta, power)
+            optimiser.zero_grad()
+            (output + slopes - slopes.detach() - digits).square().sum().backward()
+            optimiser.step()
+            schedule.step()
+        return theta.detach()
+
+    notes = Notes()
+    for seed in range(3):
+        for power in (0, 1, 2, 3):
+            end = descended(names["pushed_off"](16, 24, seed), power)
+            arrived = (end * 40).norm(dim=1) < 0.5
+            notes.note(f"to the power of {power}", 100 * arrived.float().mean().item())
+    return {"trial": {"pixels": 24}, **notes.ranges()}
+
+
+def training(names: Chapter) -> Results:
+    """A classifier behind a transformer that translates, with and without copies, five seeds; in per cent."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    import stn
+    from stn.networks import fully_connected_network
+    from stn.training import error_rate, random_batches, train
+
+    side, translation, device = 60, names["translation"], names["device"]
+
+    def anywhere(
+        images: torch.Tensor, *, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        small = F.avg_pool2d(images, 2)
+        corner = torch.randint(side - 14 + 1, (len(images), 2), generator=generator).to(device)
+        rows, columns = (corner[:, axis, None] + torch.arange(14, device=device) for axis in (0, 1))
+        canvases = images.new_zeros(len(images), 1, side, side)
+        image = torch.arange(len(images), device=device)[:, None, None]
+        canvases[image, 0, rows[:, :, None], columns[:, None]] = small[:, 0]
+        return canvases, corner
+
+    images, labels = (tensor.to(device) for tensor in stn.data.digits("train"))
+    test_images, test_labels = (tensor.to(device) for tensor in stn.data.digits("test"))
+    test_canvases, _ = anywhere(test_images, generator=torch.Generator().manual_seed(1))
+    notes = Notes()
+    for seed in range(5):
+        for name, scales in (("plain", ()), ("copies 4 and 16", (4, 16))):
+            torch.manual_seed(seed)
+            localisation = stn.FullyConnectedLocalisation((1, side, side), translation, hidden=(64, 64))
+            transformer = stn.SpatialTransformer(
+                localisation, translation, (side, side), gradient_scales=scales
+            )
+            model = nn.Sequential(transformer, fully_connected_network((1, side, side), units=64)).to(device)
+            generator = torch.Generator().manual_seed(seed)
+            batches = random_batches(images, labels, 128, distortion=anywhere, generator=generator)
+            train(model, batches, 600, learning_rate=3e-3)
+            notes.note(name, 100 * error_rate(model, test_canvases, test_labels))
+    return {"digits": {"pixels": 14, "canvas": side, "steps": 600}, **notes.results()}
+
+
 def valleys(names: Chapter) -> Results:
     """Local minima of section 14.5's loss along its scale."""
     import torch
@@ -423,18 +674,16 @@ def solids(names: Chapter) -> Results:
         names.names["STEPS"] = 800
         for name in ("depth", "line of sight", "rigid", "affine"):
             notes.note(f"{name}, error after 800 steps", 100 * names["learn"](builds[name])[1])
-    runs = {
-        f"{name}, run by run": {str(seed): value for seed, value in enumerate(values)}
-        for name, values in notes.values.items()
-    }
-    return {**notes.results(), **runs}
+    return {**notes.results(), **notes.runs()}
 
 
 REPEATS: dict[str, dict[str, Callable[[Chapter], Results]]] = {
     "05": {"regression": regression, "bodies": bodies, "widths": widths, "bounds": bounds},
+    "06": {"descents": descents, "contest": contest, "localisations": localisations},
     "10": {"families": families},
+    "12": {"readers": readers, "planes": planes},
     "13": {"sums": sums, "looks": looks, "clutter": clutter},
-    "14": {"five sets": five_sets, "valleys": valleys},
+    "14": {"five sets": five_sets, "valleys": valleys, "factors": factors, "training": training},
     "15": {"solids": solids},
 }
 

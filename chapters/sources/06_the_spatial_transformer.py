@@ -144,8 +144,8 @@ plt.show()
 # The near digit is found, exactly, by nothing but gradients. The far one is not: the descent got stuck. A bilinear
 # sample only sees its four neighbours. So the gradient knows which way to go where the strokes of output and wanted
 # digit already touch, and next to nothing of strokes farther away. **The gradient of $\theta$ is near-sighted** [2].
-# In between, chance decides: with 20°, 4 pixels right and 3 up, a thousandth or two added to the first $\theta$ may
-# turn success into failure.
+# In between, chance decides: with 20°, 4 pixels right and 3 up, the descent arrives, and does not if 0.002 is added to
+# $\theta_{11}$ at the start; with 0.001 or 0.003 it does.
 #
 # This is one reason why we do not search $\theta$ anew for each image, by 200 steps each. The other is that we
 # never have the picture that is wanted. Instead a network predicts $\theta$ in one go, and learns from all
@@ -356,8 +356,8 @@ print(f"equal time: after {seconds:.1f} s the transformer had done {step} steps,
 
 # %% [markdown]
 # At equal time the transformer is cut short, before its learning rate has come down, and is far ahead all the same:
-# in each of the five runs above its error was then about 5 %. How long would the other need to catch up? With four
-# times the steps it came to 11 %, in a separate run, still more than twice as much.
+# in the five runs above its error was then about 5 %. How long would the other need to catch up? With four times the
+# steps, 12,000, it came to 9.75 %, in a separate run, still twice as much.
 #
 # ## 6.6 Watching it learn
 #
@@ -547,7 +547,7 @@ plt.show()
 #   gave. "Upright" is what helps the classifier, not what the writer did.
 #
 # Taken together they make the cloud on the left. For comparison: the same localisation network, trained on the *true
-# angles* instead, in a separate run, reaches an $R^2$ of 0.60. So labels for the pose would buy more exact angles. But
+# angles* instead, in a separate run, reaches an $R^2$ of 0.65. So labels for the pose would buy more exact angles. But
 # that was not the question.
 #
 # The exact figures:
@@ -632,7 +632,7 @@ for name, group in (("localisation network", of_localisation), ("all others", ot
 
 # %% [markdown]
 # **A low error does not prove a good $\theta$.** With a localisation network of three layers of 32 units, again in a
-# separate run, the error falls to 5.3 %, nearly as low, and the angle's $R^2$ is 0.01: that one only learns to find
+# separate run, the error falls to 5.0 %, nearly as low, and the angle's $R^2$ is 0.01: that one only learns to find
 # and to enlarge. Look at the grids.
 #
 # ## Summary

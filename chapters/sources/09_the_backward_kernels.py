@@ -1081,7 +1081,10 @@ launch_backward.forced_way = None
 # | gather | 4 bytes | in the fallback | the same, but for the fallback | affine maps, zeros padding |
 # | gather, fixed point | 8 bytes | in the fallback | the same | affine maps, zeros padding |
 #
-# Which is fastest is not in this table, since nobody has measured it on a GPU yet.
+# Which is fastest? On one NVIDIA H100 the scatter with float32 adds was, in all fifteen cases that were measured: fixed
+# point took 1.2 to 6 times as long, and the gather, in the twelve cases with a single affine map, 1.5 to 12 times
+# (the library's `kernels/benchmarks/results`). On that GPU, in other words, atomics are quick, and one pays for the
+# same bits.
 #
 # ### In space, and for every map
 #
