@@ -296,9 +296,10 @@ def readers(names: Chapter) -> Results:
         return 100 * names["share_read"](names["compete"](name, rate, factor))
 
     found = {}
-    for rate in (2, 3, 5, 8, 12):
-        value = share("none", 1e-3 * rate)
-        found[f"none, learning rate {rate}e-3"] = {"rate": 1e-3 * rate, "read": value}
+    for name, factor in (("none", None), ("affine", 0.5), ("spline", 0.5)):
+        for rate in (2, 3, 5, 8, 12):
+            value = share(name, 1e-3 * rate, factor)
+            found[f"{name}, learning rate {rate}e-3"] = {"rate": 1e-3 * rate, "read": value}
     notes = Notes()
     for seed in range(5):
         names.again("def lines_of", seed)
@@ -309,6 +310,7 @@ def readers(names: Chapter) -> Results:
         notes.note("spline", spline)
         notes.note("spline - none", spline - none)
         notes.note("spline - affine", spline - affine)
+        notes.note("affine, at 8e-3", share("affine", 8e-3, 0.5))
         if seed < 2:
             notes.note("spline, one rate for all", share("spline", 5e-3))
     return {**notes.results(), **notes.runs(), **found}
