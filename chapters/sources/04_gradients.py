@@ -471,6 +471,20 @@ plt.show()
 # gradient to few pixels. The layers *below* a transformer that shrinks learn from the specks alone. That is the
 # aliasing of section 3.12, seen from behind.
 #
+# The library's splat is differentiable, too, and the transpose of a transpose is what one began with: the gradient of
+# what it throws is the *sampler*. And it can count: asked for it, it throws ones beside the values. Whoever wants the mean
+# of what has arrived divides by their sum, and sees by the zeros where the holes are.
+
+# %%
+thrown = values.to(device).requires_grad_()
+painted, count = stn_kernels.splat(thrown, grids.to(device), (7, 6), return_count=True)
+(gradient,) = torch.autograd.grad(painted, thrown, input.to(device))
+sampled = F.grid_sample(input, grids, align_corners=False)
+print("the gradient of a splat is the sampler:", torch.allclose(gradient.cpu(), sampled, rtol=0, atol=1e-12))
+ones = splat(torch.ones(4, 1, 5, 8, dtype=torch.float64), grids, (7, 6))
+print("its count is the splat of ones:        ", torch.allclose(count.cpu(), ones, rtol=0, atol=1e-12))
+
+# %% [markdown]
 # ## 4.7 The chain to theta
 #
 # Equation 1 is linear, so the last step is short. With

@@ -1166,6 +1166,21 @@ for name, row in verdicts.items():
     print(f"{name:25} {row[0]:6} {row[1]:12} {' '.join(row[2:])}".rstrip())
 
 # %% [markdown]
+# Two more need patience in the interpreter, so they get tiny pictures: the bicubic kernel with its sixteen taps, and
+# the mean of samples in space.
+
+# %%
+# needs Triton
+eye = torch.eye(4, dtype=torch.float64)
+cases = {
+    "bicubic": ((4, 5), (2, 3), eye[:2, 1:] + noise(2, 2, 3), {"mode": "bicubic"}),
+    "antialiased in space": ((3, 4, 5), (1, 2, 1), eye[:3] + noise(2, 3, 4), {"antialias": True}),
+}
+for what, (from_size, to_size, theta, options) in cases.items():
+    picture, values = noise(2, 2, *from_size), noise(2, 2, *to_size)
+    print(f"{what:20} {agree(values, picture, 'affine', theta, None, **options)}")
+
+# %% [markdown]
 # ## 9.10 The second order
 #
 # The backward pass is a function as well, and can be differentiated. In $g$ it is linear, with the

@@ -31,6 +31,7 @@ from stn.exercises import check
 from stn.plotting import show_grid, show_image, use_style
 from stn_kernels import (
     affine_sample,
+    backend,
     displacement_sample,
     grid_sample,
     reference,
@@ -531,6 +532,21 @@ print(
 )
 
 # %% [markdown]
+# `torch.func` knows them as well. `vmap` maps a function of *one* example over a batch, such as the gradient of a loss: here
+# that of each image's own $\theta$, once in a loop and once for all at a time.
+
+
+# %%
+def loss(theta, image):
+    return look(image[None], theta[None]).square().sum()
+
+
+slope = torch.func.grad(loss)
+one_by_one = torch.stack([slope(t, i) for t, i in zip(theta.detach(), image.detach(), strict=True)])
+at_once = torch.func.vmap(slope)(theta.detach(), image.detach())
+print("vmap of a gradient, the same as a loop:", torch.allclose(at_once, one_by_one, atol=1e-3))
+
+# %% [markdown]
 # `torch.export` writes the model down for later, with any number of images. In its graph the warp is one node. ONNX, for
 # runtimes that know nothing of PyTorch, has an operator of its own for sampling, and the map's arithmetic stands in front of
 # it: standard operators only.
@@ -610,6 +626,11 @@ by_hand = F.grid_sample(
 print("by hand and by the library:", torch.allclose(V, by_hand, atol=1e-9))
 slopes = [torch.autograd.grad(output.square().sum(), k)[0] for output in (V, by_hand)]
 print("and their gradients:       ", torch.allclose(*slopes, atol=1e-8))
+
+backend.interpret_cpu_tensors = True  # as on a GPU: Triton's kernels have the first turn
+taken_over = sample(digit, k, (28, 28), coordinate_map="barrel")
+backend.interpret_cpu_tensors = False
+print("among kernels, too:        ", torch.equal(taken_over, V))
 
 # %% [markdown]
 # With a pair of Triton functions the map runs inside the fused kernels: section 8.7, and a complete example in
