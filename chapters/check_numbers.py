@@ -40,7 +40,7 @@ CHAPTERS = Path(__file__).resolve().parent
 SOURCES = CHAPTERS / "numbers.toml"
 
 NEAR = 6  # cells
-KINDS = ("reference", "arithmetic", "given", "cell", "repeat", "open")
+KINDS = ("reference", "arithmetic", "given", "cell", "repeat")
 LIST = r"(?:(?:,|,? and|,? to|,? or)?\s+\[?{0}\]?)*"
 # What looks like a number and names something.
 NAMES = [
@@ -357,7 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     sources = read_sources()
-    total, still_open, problems = 0, 0, []
+    total, problems = 0, []
     for path in sorted(CHAPTERS.glob("[0-9][0-9]_*.ipynb")):
         chapter = path.name[:2]
         if options.chapters and chapter not in options.chapters:
@@ -365,7 +365,6 @@ def main(arguments: list[str] | None = None) -> int:
         entries = sources.get(chapter, [])
         for finding in chapter_findings(path, entries):
             total += 1
-            still_open += (finding.source or "").startswith("open")
             if options.list:
                 print(f"{chapter}  ... {finding.context} ...\n        {finding.source or 'NO SOURCE'}")
             if finding.source is None:
@@ -373,7 +372,7 @@ def main(arguments: list[str] | None = None) -> int:
         problems += [f"chapter {chapter}, {SOURCES.name}: {problem}" for problem in unneeded(entries)]
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"{total} numbers, {still_open} of them open, {len(problems)} problems")
+    print(f"{total} numbers, {len(problems)} problems")
     return 1 if problems else 0
 
 

@@ -90,9 +90,9 @@ def test_what_names_something_is_not_looked_at(prose):
 
 
 def test_entry_covers_its_phrase_only():
-    entry = Source("over five seeds, 0.44 [...] 0.50", "open", "five seeds")
+    entry = Source("over five seeds, 0.44 [...] 0.50", "given", "five seeds")
     prose = "It is 0.44; over five\nseeds, 0.44 (0.01) and 0.50, not 0.51"
-    assert sources_of(prose, entries=[entry]) == [None, *["open: five seeds"] * 3, None]
+    assert sources_of(prose, entries=[entry]) == [None, *["given: five seeds"] * 3, None]
     assert list(check_numbers.unneeded([entry])) == []
 
 
@@ -117,7 +117,7 @@ def test_repeated_runs_give_the_number(tmp_path):
     "entry",
     [
         'phrase = "a"',
-        'phrase = "a"\nopen = "b"\nreference = "c"',
+        'phrase = "a"\ngiven = "b"\nreference = "c"',
         'phrase = "a"\nhearsay = "b"',
         'phrase = "a"\narithmetic = "x + 1"',
     ],
