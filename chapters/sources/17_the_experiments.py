@@ -552,8 +552,9 @@ print(claim("TC: ST-CNN better than CNN, equal time", on_tc["st-cnn-aff"], short
 
 # %% [markdown]
 # The centre of the paper stands: a transformer helps a fully connected network on every set, most where digits may lie
-# anywhere (RTS, TC), and the spline is the best map where they are bent, if not by much. On R it makes this network better
-# than the convolutional one. Among clutter a transformer also helps a network with convolutions, and does so in less time.
+# anywhere (RTS, TC), and the spline is the best map where they are bent, if not by much. On R, RTS and P it makes this
+# network better than the convolutional one, and on all four sets it helps that one, too. Among clutter it does so in equal
+# time.
 #
 # One of the paper's claims does *not* come out: among clutter its ST-FCN, with 2.0 %, beats its CNN. Ours is far
 # behind, after as many images as it takes the CNN to learn. A fully connected localisation network has to learn every place
