@@ -679,6 +679,34 @@ def solids(names: Chapter) -> Results:
     return {**notes.results(), **notes.runs()}
 
 
+def cuts(names: Chapter) -> Results:
+    """Section 15.9's classifier on so many layers in the middle of the volumes, five seeds, in per cent."""
+    from torch import nn
+
+    from stn.networks import fully_connected_network
+
+    side = names["SIDE"]
+
+    class Middle(nn.Module):
+        def __init__(self, layers: int) -> None:
+            super().__init__()
+            self.first, self.layers = (side - layers) // 2, layers
+
+        def forward(self, volume: Any) -> Any:
+            return volume.narrow(2, self.first, self.layers).sum(2) * (4 / side)
+
+    def middle(layers: int) -> Any:
+        return nn.Sequential(Middle(layers), fully_connected_network((1, side, side), units=288))
+
+    notes = Notes()
+    for seed in range(5):
+        names.again("def learn(build)", seed, until="baseline, error_without =")
+        for count in (4, 8):
+            _, error = names["learn"](lambda count=count: middle(count))
+            notes.note(f"{count} layers", 100 * error)
+    return {**notes.results(), **notes.runs()}
+
+
 REPEATS: dict[str, dict[str, Callable[[Chapter], Results]]] = {
     "05": {"regression": regression, "bodies": bodies, "widths": widths, "bounds": bounds},
     "06": {"descents": descents, "contest": contest, "localisations": localisations},
@@ -686,7 +714,7 @@ REPEATS: dict[str, dict[str, Callable[[Chapter], Results]]] = {
     "12": {"readers": readers, "planes": planes},
     "13": {"sums": sums, "looks": looks, "clutter": clutter},
     "14": {"five sets": five_sets, "valleys": valleys, "factors": factors, "training": training},
-    "15": {"solids": solids},
+    "15": {"solids": solids, "cuts": cuts},
 }
 
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10 Beyond affine
 #
-# > **Six numbers turn, stretch and slant. They cannot undo the slant of a photograph, nor a bend. This
+# > **Six numbers turn, stretch and slant. They cannot undo a photograph's perspective, nor a bend. This
 # > chapter climbs the ladder from two numbers to two for each pixel: what each family can undo, what it
 # > costs, and how it breaks. At the top stands a family that explains every picture, and it is the worst of
 # > all at finding out what happened to it.**
@@ -198,7 +198,7 @@ print(f"M's first column, divided by its last entry, is the point        ({acros
 # ## 10.3 Four corners to a matrix
 #
 # Eight numbers are also four points. Choose where the output's four corners are to look, and there is one
-# projective map that does it (if no three of the points are on a line). This is how a person says where a
+# projective map, or **homography**, that does it (if no three of the points are on a line). This is how a person says where a
 # page lies in a photograph. For a corner $(x, y)$ that goes to $(u, v)$, multiply $u = h_1 / h_3$ by $h_3$:
 #
 # $$

@@ -371,14 +371,15 @@ for ours, theirs in ((0, 0), (0.1, 0.1), (0.1, 0.2)):
 
 # %% [markdown]
 # **The unit.** $J$ has second derivatives, squared, times an area: with lengths $s$ times as large it is
-# $s^2$ times as small. A $\lambda$ for coordinates in $[-1, 1]$ is not one for pixels (exercise 11-4).
+# $s^2$ times as small. A $\lambda$ for coordinates in $[-1, 1]$ is not one for pixels (exercise 11-4). The library
+# calls $\lambda$ `regularization`.
 #
 # ## 11.7 From one surface to two: a map
 #
 # Now the other half. We want a map of the plane, so two numbers at each place: let $x^s$ be the height of one
 # plate and $y^s$ that of another. And we want it backward, as everywhere in this book: for each place of the
 # **target**, where to look in the **source**. So the nails stand in the target, at the **target points**
-# $c_k$, and their lengths are the coordinates of the **source points** $c'_k$:
+# $c_k$, and their lengths are the coordinates of the **source points** $c'_k$ (both together are a **control point**):
 #
 # $$ T(c_k) = c'_k, \qquad T(p) = \begin{bmatrix} x^s(p) \\ y^s(p) \end{bmatrix}
 # = \sum_k \begin{bmatrix} w_k^x \\ w_k^y \end{bmatrix} \varphi(|p - c_k|) + A_\theta \begin{bmatrix} x \\ y \\ 1 \end{bmatrix}. $$
@@ -523,7 +524,7 @@ plt.show()
 # %% [markdown]
 # `folds` looks at the sign of the determinant on a lattice, 64 by 64 places if not told otherwise: a fold
 # smaller than that lattice's cells can slip through. How likely is a fold? Move all of the 16 points at
-# random, $\sigma$ each way; they are 0.5 apart.
+# random, with standard deviation $\sigma$ each way; they are 0.5 apart.
 
 # %%
 generator = torch.Generator().manual_seed(0)

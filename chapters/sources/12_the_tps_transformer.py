@@ -50,7 +50,7 @@ from stn.without_triton import replay_kernel_cells
 from stn_kernels import backend
 
 replay_kernel_cells("12_the_tps_transformer.ipynb")
-backend.interpret_cpu_tensors = False  # until then ATen, which is far quicker than Triton's interpreter
+backend.interpret_cpu_tensors = False  # until then PyTorch's operators, far quicker than Triton's interpreter
 use_style()
 torch.set_printoptions(precision=4, sci_mode=False)
 images, labels = (tensor.to(device) for tensor in stn.data.digits("train"))
@@ -159,7 +159,7 @@ print(f"{share:.0%} of B's entries are larger than 0.01: each point moves pixels
 # %% [markdown]
 # Two things to notice. A cardinal function is positive around its point and **negative farther away**: pull one
 # point right, and places beyond its neighbours go a little left. And it is nowhere quite 0: the control is global,
-# unlike that of the hats of a mesh.
+# unlike that of chapter 10's hats and meshes.
 #
 # ### Backward
 #
@@ -500,9 +500,9 @@ print("without, less than 60 %:          ", read["none"] < 0.60)
 print("the spline is ahead by 10 points: ", read["spline"] > read["none"] + 0.10)
 
 # %% [markdown]
-# Two runs prove little. Here are five of each, the first with our seed, the others with other weights, batches and
-# lines to train on (below the table, the exact figures of the two above). Beside them a third contestant, the **affine**
-# transformer, so that we do not repeat the old comparison's mistake:
+# Two runs prove little. Here are five of each, the first with our seed (on another machine it may end two points
+# elsewhere; below the table, the exact figures of the two above), the others with other weights, batches and lines to train
+# on. Beside them a third contestant, the **affine** transformer, so that we do not repeat the old comparison's mistake:
 #
 # | lines read, % | none | affine | spline | spline − none | spline − affine |
 # | --- | --- | --- | --- | --- | --- |
@@ -608,8 +608,8 @@ for name, one, other in zip(
 print(f"inverse found for {found.double().mean():.1%} of the lines; {folds:.1%} of the warps fold")
 
 # %% [markdown]
-# Measured on the machine that made this page: the sag falls from 0.183 to 0.030 of the chord, root mean square; tilt
-# and distance from the middle to less than half. More than one warp in eight folds: section 12.7.
+# Measured on the machine that made this page: the sag falls from 0.183 to 0.031 of the chord, root mean square; tilt
+# and distance from the middle to less than half. One warp in twelve folds: section 12.7.
 #
 # ## 12.5 Bytes and logarithms
 #

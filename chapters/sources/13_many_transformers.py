@@ -115,7 +115,7 @@ for name, pieces in (("by hand", taken_by_hand), ("library", taken)):
 print(f"the output alone:                 {seen.nbytes / maps.nbytes:.1f}")
 
 # %% [markdown]
-# The library takes $(N, T, P)$ as it is and reads each image where it lies: nothing it allocates is larger
+# The library takes $(N, T, P)$, with $P$ numbers for each transform, as it is and reads each image where it lies: nothing it allocates is larger
 # than the output. By hand the copies come first, $T$ times the input.
 #
 # One localisation network serves all. Its head regresses $T \cdot P$ numbers; the body, which is nearly all
@@ -388,7 +388,8 @@ print("by hand and by the library:", torch.allclose(by_hand, by_library, rtol=0,
 print("the three looks warp:      ", (matrix - torch.eye(3).to(matrix)).abs().mean().item() > 0.05)
 
 # %% [markdown]
-# In the error of two looks we found no clear difference, in one longer run of each kind. But to compose costs nothing, and it loses nothing, however many looks follow. The name, inverse
+# Does it lower the error? Between two looks that compose and two that resample we found no clear difference, in one
+# longer run of each. But to compose costs nothing, and it loses nothing, however many looks follow. The name, inverse
 # compositional, is that of a classic way to align images; Lin and Lucey [2] made it a network.
 #
 # Is a second look worth it? On RTS, chapter 06's digits, rotated, scaled and put anywhere on $42 \times 42$
@@ -665,8 +666,8 @@ miss = (all_thetas * 30 - tc_pose.translation).norm(dim=1).median().item()
 print("half of the digits are missed by less than 5 pixels:", miss < 5)
 
 # %% [markdown]
-# Over five seeds 39.9 % are misread with the window (spread 2.5), 64.3 % without (1.2); its learning rate, too, is
-# the better for the network without, of $1$, $3$ and $6 \cdot 10^{-3}$. Half of our windows are off by less than 5
+# Over five seeds 39.9 % are misread with the window (spread 2.5), 64.3 % without (1.2); the learning rate, too, is
+# the best of $1$, $3$ and $6 \cdot 10^{-3}$ for the network without. Half of our windows are off by less than 5
 # pixels, and where one misses, the digit is cut: 24 pixels leave a digit of 20 hardly any room. A wider window
 # forgives more and saves less. After 400 steps neither network has learned all it could.
 #

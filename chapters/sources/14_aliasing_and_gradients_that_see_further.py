@@ -223,9 +223,10 @@ plt.show()
 # - **plain** bilinear sampling;
 # - **antialias**, the mean over the footprint;
 # - **twice as large**: what the paper's networks do, sample at twice the size, then pool the mean of 2 × 2;
-# - **blur first**, with a tent as wide as the map shrinks, then sample as usual.
+# - **blur first** with a tent, weights that fall off in straight lines over as many pixels either way as the map shrinks by,
+#   then sample as usual.
 #
-# The zone plate and a canvas of digits, turned by 0.3 and moved by fractions of a pixel, so that no remedy has
+# The zone plate and a canvas of digits, turned by 0.3 radians and moved by fractions of a pixel, so that no remedy has
 # the luck of falling on pixels:
 
 
@@ -332,7 +333,7 @@ for name in ("plain", "blur first", "antialias"):
 #
 # ## 14.5 The gradient of theta, when it shrinks
 #
-# Aliasing harms what is seen, and it harms learning. Shrunk 4 times, only a sixteenth of the slopes between
+# Aliasing harms what is seen, and it harms learning. Shrunk 4 times, only an eighth of the slopes between
 # pixels take part in $\partial L / \partial \theta$, those that the places happen to meet. Let the wanted output be the truth at a known $\theta$, a window of the
 # image seen at a quarter of its size. We start up to 4 pixels off to the side, that is one output pixel, from 60
 # random places, and ask of each: does the descent direction point home?
@@ -493,8 +494,8 @@ for scale, slope in steepness.items():
 # *valley* there, and for an image of little else home repels.
 #
 # A tent of half-width $s$ is a box of width $s$, blurred by a box of width $s$. So its spectrum is a square,
-# that of the box squared, $\mathrm{sinc}^2$, and never negative. A box's own is $\mathrm{sinc}$, and every
-# other one of its lobes is negative. Moreover, a tent being box on box, each image can take one of the two: $C$ is the
+# that of the box squared, and never negative. A box's own is $\mathrm{sinc}\, t = \sin(\pi t) / (\pi t)$, with
+# $t = f s$, and every other one of its lobes is negative. Moreover, a tent being box on box, each image can take one of the two: $C$ is the
 # correlation of two images *both* blurred by a box, and
 #
 # > for translations in front of black, a copy's gradient is, but for the factor $s^2$, that of the squared difference

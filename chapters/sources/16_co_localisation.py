@@ -420,7 +420,8 @@ print("among clutter below 90 %: digits", below)
 # - The loss does not mind where in the windows the thing lies. That freedom is the way into the trap: take the
 #   mean out of the gradient of the places, and fix the middle by the mean picture's centre of mass.
 # - A window that starts larger than the image shows the thing from the first step. Narrowing it slowly keeps it.
-# - Neither device is enough alone; together they find every digit of every class on black, without a label.
+# - Neither device is enough alone; together they find every digit of every class on black, without a label
+#   of these pictures.
 #
 # ## Exercises
 #

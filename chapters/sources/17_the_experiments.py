@@ -309,7 +309,7 @@ for seeds in (3, 5, 10, 100):
 # %% [markdown]
 # Not the one in twenty that the rule is known for, but more than one in nine: three runs know their own spread badly. And
 # a table with a dozen comparisons, all between equals, would have one or two "findings". So below, two standard
-# errors is where a difference starts to be worth a sentence; those we build on are six and more standard errors wide.
+# errors is where a difference starts to be worth a sentence; those we build on are five and more standard errors wide.
 #
 # ## 17.6 Table 1
 #
@@ -517,8 +517,8 @@ print(f"measured: {moved:.2f}, while the unit varies between images by {before.s
 # One step moves the unit by ten times what it differs between images: in the wrong direction, it is below zero for all
 # of them. Gradient descent would have moved it by a millionth of that. The paper trained by plain gradient descent, whose steps are as
 # small as the gradients. With Adam there are two remedies. A warm-up, which all networks with convolutions now have, since
-# the plain CNN lost units as well. Or a localisation network that learns more slowly than the rest; others found that one by
-# trial, with factors from 0.1 to 0.0001 ([chapter 05](05_localisation.ipynb)). The fully connected networks, of which no
+# the plain CNN lost units as well. Or a localisation network that learns more slowly than the rest; the paper takes that
+# one on its larger images, with factors of 0.1 and 0.0001 ([chapter 05](05_localisation.ipynb)). The fully connected networks, of which no
 # run stood still, are left as they were.
 #
 # ## 17.10 Claims that hold, and claims that do not
@@ -557,7 +557,7 @@ print(claim("TC: ST-CNN better than CNN, equal time", on_tc["st-cnn-aff"], short
 # time.
 #
 # One of the paper's claims does *not* come out: among clutter its ST-FCN, with 2.0 %, beats its CNN. Ours is far
-# behind, after as many images as it takes the CNN to learn. A fully connected localisation network has to learn every place
+# behind, after two and a half times as many images as the CNN was given. A fully connected localisation network has to learn every place
 # of a digit by itself, a convolutional one learns them all at once; what little of that shows in the end, the paper's
 # hundred times as many images may have closed. From here that is a guess, and *not tested* is the honest word for it, as it is
 # for every line above that says so.
@@ -566,7 +566,7 @@ print(claim("TC: ST-CNN better than CNN, equal time", on_tc["st-cnn-aff"], short
 #
 # | the paper | here |
 # | --- | --- |
-# | Table 1, TC | above; on the paper's schedule one run each of four networks |
+# | Table 1, TC | above; on the paper's schedule single runs of two networks, on R and RTS |
 # | sums of two digits (appendix A.1) | `addition`; two transformers side by side, in small, in [chapter 13](13_many_transformers.ipynb) |
 # | co-localisation (A.2) | [chapter 16](16_co_localisation.ipynb): all digits found, by other means than the paper's |
 # | volumes (A.3) | `volumes`; in small in [chapter 15](15_three_dimensions.ipynb) |

@@ -309,8 +309,8 @@ print("determinants agree:", agrees)
 print(f"this random field folds at {(determinant < 0).float().mean():.0%} of its pixels")
 
 # %% [markdown]
-# The determinant says what becomes of a pixel's area; negative, it has been turned over. Two fives, by descent from coarse
-# to fine (chapter 14), with more and more weight $\lambda$ on the roughness:
+# The determinant says what becomes of a pixel's area; negative, it has been turned over. Two fives, by descent on both
+# images blurred, less and less (section 4.10), with more and more weight $\lambda$ on the roughness:
 
 
 # %%
@@ -354,8 +354,8 @@ for smoothness, field in found.items():
     )
 
 # %% [markdown]
-# A smooth field does as well as a torn one. But a penalty only makes folds dear. To make them *impossible* [2] registers by
-# a **velocity** $v$ in place of a displacement: each point is carried along by $v$ for one unit of time. A very small
+# A smooth field does as well as a torn one. But a penalty only makes folds dear. To make them *impossible*, one registers by a
+# **velocity** $v$ in place of a displacement [2]: each point is carried along by $v$ for one unit of time. A very small
 # step along $v$ does not fold; two steps are that map after itself, four are that one after itself, and so on. Seven such
 # doublings, **scaling and squaring**, make 128 steps, and each is a `displacement_sample` of the field by itself:
 
@@ -400,7 +400,7 @@ plt.show()
 #
 # VoxelMorph [3] does not descend for each pair. A network looks at both images and returns the field; it is trained by the
 # same loss, on as many pairs as there are, and never sees a field that is right. A spatial transformer, then, whose
-# localisation network has two inputs and as many outputs as pixels:
+# localisation network has two input images and two outputs for each pixel:
 
 
 # %%
@@ -577,8 +577,8 @@ print("and gives the same values:", torch.allclose(torch.from_numpy(run), look(i
 # ## 18.9 Half precision
 #
 # Under `torch.autocast` features come in bfloat16, which keeps 8 bits of a number. That will do for grey values. For
-# *places* it does not: at a width of 512, between one half and 1, neighbouring coordinates are a whole pixel apart.
-# So keep $\theta$ and grids in float32. The library takes them beside an image of half precision, and computes places and sums in
+# *places* it does not: at a width of 512, between one half and 1, neighbouring coordinates are a whole pixel apart,
+# and beyond 1 two pixels. So keep $\theta$ and grids in float32. The library takes them beside an image of half precision, and computes places and sums in
 # float32:
 
 # %%
