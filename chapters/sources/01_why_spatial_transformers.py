@@ -459,7 +459,7 @@ plt.show()
 # | ST-FCN: FCN behind a spatial transformer | 1.2 | 0.8 |
 # | ST-CNN: CNN behind a spatial transformer | 0.7 | 0.5 |
 #
-# These are the paper's figures, with its affine transformer, not ours. Read down a column: a fully connected
+# These are the paper's figures, with its affine transformer, whose $\theta$ is section 1.7's six numbers, not ours. Read down a column: a fully connected
 # network behind a transformer does as well as a convolutional one without. And read the CNN's line again, for
 # fairness: trained long enough on all poses, a network without any transformer gets far. A transformer is no
 # magic; it is a better use of the same parameters. Chapter 06 trains an ST-FCN on RTS in a minute and checks

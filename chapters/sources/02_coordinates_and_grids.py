@@ -486,8 +486,8 @@ for name, A in {
 # ## 2.9 Two transforms in a row
 #
 # Shift the picture, then turn it. With images, that is two calls, `affine_sample` of `affine_sample`. Can one
-# $\theta$ do both? A point of the final output is sent by *turn* to a point of the picture in between, and
-# that one by *shift* to a point of the input. So the point meets the matrices in the opposite order of the
+# $\theta$ do both? A point $p$ of the final output is sent by *turn* to a point of the picture in between, and
+# that one by *shift* to a point $q$ of the input. So the point meets the matrices in the opposite order of the
 # picture:
 #
 # $$ q = A_{\text{shift}} \, A_{\text{turn}} \, p $$

@@ -355,7 +355,8 @@ print(f"numbers in theta:      {thetas.numel():5}")
 # ## 3.7 What lies outside
 #
 # A grid may look beyond the picture. Equation 5 sums over existing pixels only, so there everything has
-# weight zero: it answers 0. That is `padding_mode="zeros"`, one of three:
+# weight zero: it answers 0. That is `padding_mode="zeros"`, one of three
+# that PyTorch and the library have:
 
 # %%
 places = torch.arange(-2, 6)

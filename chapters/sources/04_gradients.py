@@ -232,11 +232,11 @@ for name, picture in (("the row", flat_row), ("a white picture", torch.ones(3, 4
     print("allowed:", min(left, right) <= literal <= max(left, right))
 
 # %% [markdown]
-# A slope of 1 on a picture that is white all over! At $a = k$ both neighbours are at distance 1 and are excluded
-# by the first case. Pixel $k$ itself falls under $m \ge x$ and counts $+1$. What is left is
-# $\sum_n U_{nk} \max(0, 1 - |y - n|)$: **at a pixel, Equation 7 returns the value in place of the slope.**
+# A slope of 1 on a picture that is white all over! At $a = j$ both neighbours are at distance 1 and are excluded
+# by the first case. Pixel $j$ itself falls under $m \ge x$ and counts $+1$. What is left is
+# $\sum_n U_{nj} \max(0, 1 - |y - n|)$: **at a pixel, Equation 7 returns the value in place of the slope.**
 #
-# The cases exclude both ends of the kernel's support; one of the two must be let in, and pixel $k$ must be
+# The cases exclude both ends of the kernel's support; one of the two must be let in, and pixel $j$ must be
 # counted on the other side. Slope to the right:
 #
 # $$

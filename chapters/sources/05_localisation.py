@@ -53,7 +53,7 @@ test_images, test_labels = (tensor.to(device) for tensor in stn.data.digits("tes
 
 # %%
 class LocalisationByHand(nn.Module):
-    """A body, and a head that starts at the identity; section 5.5 says why."""
+    """A body, and a head that starts at the identity; section 5.6 says why."""
 
     def __init__(self, body, num_features, transform=affine):
         super().__init__()
@@ -112,7 +112,9 @@ print("test digits: at most a quarter of the identity's squared error:", bool(er
 # %% [markdown]
 # A mean of squares over six unlike numbers says little. What does $\theta$ say of place, scale and angle, in
 # pixels and degrees? The output's centre looks at the point in the last column; the block's determinant is the
-# area that the grid covers; and its rotation is the angle of the first two columns taken together (section 2.6).
+# area that the grid covers (section 2.6). A turn by $\gamma$ and a scale $\rho$ are the block
+# $\rho \begin{bmatrix} \cos \gamma & \sin \gamma \\ -\sin \gamma & \cos \gamma \end{bmatrix}$, so that
+# $\tan \gamma = (\theta_{12} - \theta_{21}) / (\theta_{11} + \theta_{22})$.
 # How well two columns of numbers go together is measured by $R^2$, the square of their correlation: the share of
 # the one's variance that a straight line in the other explains.
 
@@ -221,8 +223,8 @@ print("all digits: slope of what is read, between 0.4 and 0.6:", 0.4 < slope < 0
 # whoever sees the picture.
 #
 # The points also lie along a line that is less steep than the diagonal. This is no defect of training either. The
-# answer with the smallest expected squared error is the conditional mean, $\mathrm{E}[\theta \mid U]$: if a picture
-# fits a turn of 40° as well as one of 10°, the best answer is 25°. **Whoever is unsure answers nearer to the
+# answer with the smallest expected squared error is the conditional mean, $\mathrm{E}[\theta \mid U]$, the mean of
+# $\theta$ over all canvases that look just like $U$: if a picture fits a turn of 40° as well as one of 10°, the best answer is 25°. **Whoever is unsure answers nearer to the
 # middle**, and a regression shrinks what it cannot see.
 #
 # ## 5.3 Through the sampler
@@ -675,7 +677,9 @@ for name, reduce in (("sum", torch.sum), ("mean", torch.mean)):
 # | house numbers (A.5) | 64 and 128 pixels | 0.1 times |
 # | birds (A.6) | 224 and 448 pixels | 0.0001 times |
 #
-# `stn.parameter_groups` makes two groups of a model's parameters, for any optimiser:
+# `stn.parameter_groups` makes two groups of a model's parameters, for any optimiser. The model here is the chain of
+# section 1.7: `stn.SpatialTransformer` is localisation network, grid and sampler in one (chapter 06 assembles it), and
+# a classifier stands behind.
 
 # %%
 transformer = stn.SpatialTransformer(stn.ConvolutionalLocalisation((1, 42, 42), affine), affine, (28, 28))
@@ -719,8 +723,7 @@ print("attention, smallest:", extremes.amin(0).detach(), " largest:", extremes.a
 # Per entry, bounds say what is known beforehand. Here: the window is never larger than 1.6 times the canvas nor
 # smaller than 0.4, never mirrored, and its centre stays in the middle half.
 #
-# Does it save a transformer? For once we need the whole chain of section 1.7, localisation network, grid, sampler and
-# classifier, which chapter 06 assembles: `stn.SpatialTransformer` is its first three parts. The classifier gets the usual
+# Does it save a transformer? For once we train the whole chain. The classifier gets the usual
 # learning rate, the localisation network 20 times that. Two networks, one with a bound of 0.6 on every entry; and
 # both at the usual rate.
 

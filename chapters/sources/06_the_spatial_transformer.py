@@ -363,7 +363,9 @@ print(f"equal time: after {seconds:.1f} s the transformer had done {step} steps,
 #
 # We took down every $\theta$ on the way, so we can look back. First, how well does $\theta$ know the pose?
 # The ideal $\theta$ puts the output's centre on the digit's centre, and its columns turn and shrink the grid
-# with the digit. That suggests how to read a $\theta$ (section 2.6), here in pixels and degrees:
+# with the digit. That suggests how to read a $\theta$: the place off the last column, the scale off the determinant
+# (section 2.6), and the angle off $\theta_{12} - \theta_{21}$ and $\theta_{11} + \theta_{22}$, whose ratio is a turn's
+# tangent; here in pixels and degrees:
 
 
 # %%
@@ -583,7 +585,8 @@ print(f"brightest output pixel {beside.max():.1f}, largest gradient of theta {th
 #
 # **The bright frame.** Section 3.8 saw it: where images are normalised, the background is
 # $-\text{mean} / \text{deviation}$ and zeros padding is lighter, so that a grid that reaches over the canvas shows
-# a frame. What does it do to $\theta$? A digit and an *empty* canvas, seen from a little farther away, and the
+# a frame. (Beside the three paddings of section 3.7 the library has a fourth, `"constant"`: outside, it answers
+# `fill_value`.) What does it do to $\theta$? A digit and an *empty* canvas, seen from a little farther away, and the
 # gradient of the output's mean brightness in the scale of `stn.Attention`:
 
 # %%

@@ -100,7 +100,7 @@ for C in (1, 3, 16, 64):
     )
 
 # %% [markdown]
-# Both ratios are $1 + 2 / C$: three for one channel, 3 % for 64. In this count **fusing is for images, masks
+# Both ratios are $1 + 2 / C$: three for one channel, 3 % for 64. In this count **fusing is for images, label maps
 # and scans, and hardly for feature maps**. What matters for those comes in sections 8.11 and 8.12.
 #
 # ## 8.2 What PyTorch allocates
@@ -204,8 +204,9 @@ print("the library:  ", kept(lambda: stn_kernels.affine_sample(images, thetas, S
 # precision work.
 #
 # First a **map**, from output pixels to places, both in pixels from the centre of their picture, $a$ and $b$
-# too. With $r^t = (x, y)$ of the output and the half extents $e$ of input and output, chapter 02's $\frac{W}{2}$
-# or $\frac{W - 1}{2}$, Equation 1 reads
+# too. With $(x, y)$ an output pixel, counted from its image's centre (section 3.10's $r^t$, across and down), and the half
+# extents, $e_a, e_b$ of the input and $e_x, e_y$ of the output, chapter 02's $\frac{W}{2}$ or $\frac{W - 1}{2}$, Equation 1
+# reads
 #
 # $$
 # a = \theta_{11} \frac{e_a}{e_x} \, x + \theta_{12} \frac{e_a}{e_y} \, y + \theta_{13} \, e_a, \qquad
@@ -213,7 +214,7 @@ print("the library:  ", kept(lambda: stn_kernels.affine_sample(images, thetas, S
 # $$
 #
 # `ratio` is a division that is rounded correctly on every device; `centre` and `half_extent` are one line
-# each. All three are the library's.
+# each. All three are the library's. `COMPUTE` is the type to compute in: float64 for float64 images, else float32.
 
 
 # %% tags=["needed-by-exercises"]
@@ -909,7 +910,7 @@ check("08-2", sectors_of_pixel)
 # ### Exercise 08-3: attention
 #
 # Equation 2 of the paper has three parameters, $(s, t_x, t_y)$: an output pixel at $(x, y)$ looks at
-# $(s x + t_x, s y + t_y)$, all normalised. Write the map, for parameters (M, 3), and the sampler. With
+# $(s x + t_x, s y + t_y)$, all normalised. Write the map, for parameters (M, 3), one row for each transform, and the sampler. With
 # $(1, 0, 0)$ and equal sizes it shall return its input exactly.
 
 

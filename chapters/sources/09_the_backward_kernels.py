@@ -80,7 +80,8 @@ print("dL/dU = S^T g =", S.T @ g)
 #
 # For images it is the same, with more numbers. Two helpers first. A kernel wants $\theta$ in pixels, and
 # counted from the centres of both images, since then the identity is exact (section 3.10):
-# $a - \frac{W - 1}{2} = M p + t$ for an output pixel at $p$ from its centre.
+# $\big( a - \frac{W - 1}{2}, \; b - \frac{H - 1}{2} \big)^T = M p + t$, with a $2 \times 2$ matrix $M$ and a shift $t$ in
+# pixels, for an output pixel at $p$, a vector, from its image's centre.
 
 
 # %%
@@ -502,7 +503,7 @@ for name, (in_one, width) in ways.items():
 # From four channels on the library therefore scatters into a float32 buffer that is channels-last, and turns
 # it round while it rounds, if the image is channels-first.
 #
-# How much time that saves is a question for a stopwatch on a GPU, and this chapter has not used one.
+# How much time *that* saves is a question for a stopwatch on a GPU; those of section 9.9 do not answer it.
 #
 # ## 9.5 Order
 #
@@ -1109,7 +1110,8 @@ for mode in ("bilinear", "nearest"):
 # %% [markdown]
 # Only affine maps are gathered; all are scattered. In the library each map is one small function of a kernel, as
 # in section 8.7, and has a second one for its gradient, as in section 9.7. Here are all of them, with noise for
-# parameters, against plain PyTorch on the CPU: the output and every gradient. (Splines and meshes are maps of the
+# parameters, against plain PyTorch on the CPU: the output and every gradient. Those that are new here, bases, splines
+# (`tps`) and meshes, are the subject of chapters 10 to 12; for now, each is a map with parameters. (Splines and meshes are maps of the
 # plane. With `antialias=True`, chapter 14, a pixel is the mean of several samples, and its gradient theirs.)
 
 

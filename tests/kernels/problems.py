@@ -22,10 +22,11 @@ from sampling_cases import (
     draw_shared,
     has_dimension,
     near_kinks,
+    near_multiples,
     propose_parameters,
     uniform,
 )
-from stn_kernels import reference
+from stn_kernels import antialiasing, reference
 from stn_kernels.autograd import Choices
 from stn_kernels.reference import compute_dtype
 
@@ -33,6 +34,8 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Of outputs and gradients, as a share of the largest or of one: roundings of some hundred terms, which are
 # tens and may cancel, in the dtype of the sums; where results are stored in half precision, one more in that.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 5e-4, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+# What the sums of a sample's place in float64 are off by, in pixels, and more.
+ROUNDING = 1e-9
 # A coordinate that no image is large enough for, and numbers that are none.
 WILD = (torch.nan, torch.inf, -torch.inf, 1e4, -1e30)
 # Sixty-four taps take the interpreter seconds.
@@ -130,7 +133,18 @@ def rounding_decides(choices, input_size, parameters, shared, compute):
     undecided = undecided | far
     if choices.coordinate_map == "mesh":
         undecided = undecided | on_an_edge(shared, choices)
+    if choices.antialias:
+        undecided = undecided | samples_on_kinks(choices, input_size, parameters, shared)
     return undecided
+
+
+def samples_on_kinks(choices, input_size, parameters, shared):
+    """(M, H', W'): pixels with a sample on a kink. Samples divide a pixel into equal parts: some meet a kink
+    exactly where parameters are equal or a map shrinks by a whole number."""
+    numbers = parameters, shared, choices.coordinate_map, input_size, choices.size, choices.align_corners
+    samples = antialiasing.samples(reference.footprints(*numbers))
+    near = [near_multiples(offsets, choices, input_size, margin=ROUNDING) for offsets, _ in samples]
+    return torch.stack(near).any(0)
 
 
 def on_an_edge(triangles, choices):

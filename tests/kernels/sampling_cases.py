@@ -117,13 +117,20 @@ def propose_parameters(coordinate_map, count, input_size, size, shared):
 
 def near_kinks(parameters, shared, choices, input_size, spacing=0.5):
     """Which output pixels (M, H', W') are sampled nearer than MARGIN to a multiple of `spacing` pixels."""
-    size, coordinate_map, align_corners = choices.size, choices.coordinate_map, choices.align_corners
-    to_offsets = reference.COORDINATE_MAPS[coordinate_map]
-    offsets = to_offsets(parameters, shared, input_size, size, align_corners)
+    to_offsets = reference.COORDINATE_MAPS[choices.coordinate_map]
+    offsets = to_offsets(parameters, shared, input_size, choices.size, choices.align_corners)
+    return near_multiples(offsets, choices, input_size, spacing)
+
+
+def near_multiples(offsets, choices, input_size, spacing=0.5, margin=MARGIN):
+    """Which places (..., axes), in pixels from the image's centre, are so near to such a multiple."""
     steps = (offsets + torch.tensor([(s - 1) / 2 for s in reversed(input_size)])) / spacing
-    near = (steps - steps.round()).abs() * spacing < MARGIN
+    near = (steps - steps.round()).abs() * spacing < margin
     for axis, length in enumerate(reversed(input_size)):
-        if reference.half_extent(length, align_corners) == 0 and coordinate_map != "displacement":
+        if (
+            reference.half_extent(length, choices.align_corners) == 0
+            and choices.coordinate_map != "displacement"
+        ):
             near[..., axis] = False  # one pixel: no parameter moves the sample away from its centre
     return near.any(-1)
 
