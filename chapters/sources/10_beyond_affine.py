@@ -774,7 +774,8 @@ print(
 # At the top of the ladder every pixel has a displacement of its own; $B$ is the identity matrix. There is
 # nothing left that such a field cannot do. It can put a picture's pixels in any order, and paint any picture
 # that has no other values than the first. So that a field exists which turns picture 1 into picture 2 says
-# nothing of what happened between them. A 5 into a 0, by descent:
+# nothing of what happened between them. A 5 into a 0, by descent on both pictures blurred, first much, then less, then not
+# at all (section 4.10; `stn.blur` takes the mean of so many neighbours, the nearer the more):
 
 
 # %%
