@@ -186,7 +186,7 @@ def descents(names: Chapter) -> Results:
     """Section 6.2's descent from one pose, a little added to the first parameter: the share of loss left."""
     start = "affine.identity().to(digit)"
     names.again("def descend", 0, until="found, remaining", change=(start, f"({start} + added)"))
-    pose = {"angle": 20, "right": 4, "down": -3}
+    pose = {"angle": 20.0, "right": 4.0, "down": -3.0}
     canvas, _ = names["placed"](names["digit"], **pose)
     found: Results = {"pose": pose}
     for added in (thousandths / 1000 for thousandths in range(-5, 6)):
