@@ -106,6 +106,40 @@ def affine_offsets(
     return torch.stack(rows, -1)
 
 
+def _nothing_of_nothing(arrives: Tensor, handed_on: Tensor) -> Tensor:
+    return torch.where((arrives == 0) & ~handed_on.isfinite(), 0, handed_on)
+
+
+class Quotient(torch.autograd.Function):
+    """numerator / denominator, with derivatives of every order, that hands no gradient on where none arrives,
+    as the kernels do. A point that the map sends to infinity reads nothing and learns nothing; of that the
+    derivative of a plain division would make NaN, zero times infinity, for the whole transform."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(numerator: Tensor, denominator: Tensor) -> Tensor:
+        return numerator / denominator
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        numerator, denominator = ctx.saved_tensors
+        # Not wherever the gradient is 0: it is linear there, too, which derivatives of it ask for.
+        of_numerator = _nothing_of_nothing(grads[0], grads[0] / denominator)
+        of_denominator = -of_numerator * Quotient.apply(numerator, denominator)
+        return of_numerator, _nothing_of_nothing(of_numerator, of_denominator)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        numerator, denominator = ctx.saved_tensors
+        return (tangents[0] - numerator / denominator * tangents[1]) / denominator
+
+
 def projective_offsets(
     theta: Tensor,
     shared: Tensor | None,
@@ -116,7 +150,8 @@ def projective_offsets(
 ) -> Tensor:
     """Eq. 1 in homogeneous coordinates, divided by the last row: theta (M, 3, 3), or (M, 4, 4) in 3-D."""
     homogeneous = linear(theta[:, -1], 1.0, size, align_corners, shift)
-    return affine_offsets(theta, shared, input_size, size, align_corners, shift) / homogeneous[..., None]
+    offsets = affine_offsets(theta, shared, input_size, size, align_corners, shift)
+    return Quotient.apply(offsets, homogeneous[..., None].expand_as(offsets))
 
 
 def grid_offsets(

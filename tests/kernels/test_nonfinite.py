@@ -14,6 +14,8 @@ from sampling_cases import (
     assert_same,
     converted,
     definition,
+    deviation,
+    draw_image,
     draw_problem,
     has_dimension,
     library,
@@ -160,6 +162,24 @@ def test_an_infinite_coordinate_is_outside_and_undefined_under_reflection(device
         assert actual["gradient of input"].isfinite().all()
     else:
         assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "border"])
+def test_a_point_at_infinity_leaves_the_gradient_of_all_others_alone(device, padding_mode):
+    """A projective map's horizon meets the first column, where its quotient has no derivative."""
+    theta = torch.tensor([[[0.5, 0.2, 0.4], [0.1, 0.6, 0.2], [1, 0, 1]]], dtype=torch.float64)
+    choices = Choices((2, 3), "projective", "bilinear", padding_mode, True, False, False)
+    tensors, grad_output = (draw_image(1, 2, (4, 5)), theta, None, None), draw_image(1, 2, (2, 3))
+    without = grad_output.clone()
+    without[..., 0] = 0
+    for some, others in zip(
+        solutions(choices, tensors, grad_output, device),
+        solutions(choices, tensors, without, device),
+        strict=True,
+    ):
+        some, others = (results["gradient of parameters"] for results in (some, others))
+        assert others.any()
+        assert deviation(some, others) <= 1e-12
 
 
 @pytest.mark.parametrize(
