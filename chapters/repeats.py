@@ -71,6 +71,19 @@ def mean_and_spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.mean(values), "spread": statistics.stdev(values)}
 
 
+def minimise(groups: Any, steps: int, loss: Callable[[], Any], rate: float = 3e-3) -> None:
+    """Adam on parameters or groups of them, each rate falling to 0 along a cosine; `loss` draws its batch."""
+    import torch
+
+    optimiser = torch.optim.Adam(groups, lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss().backward()
+        optimiser.step()
+        schedule.step()
+
+
 class Notes:
     """Values by name, one of each run."""
 
@@ -258,18 +271,15 @@ def localisations(names: Chapter) -> Results:
 
     torch.manual_seed(0)
     told = stn.FullyConnectedLocalisation((1, 42, 42), affine, hidden=(128, 128)).to(names["device"])
-    optimiser = torch.optim.Adam(told.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, names["STEPS"])
     generator = torch.Generator().manual_seed(0)
-    for _ in range(names["STEPS"]):
+
+    def loss() -> torch.Tensor:
         chosen = torch.randint(len(names["images"]), (128,), generator=generator)
         batch = names["images"][chosen.to(names["device"])]
         canvases, pose = names["rotated_translated_scaled"](batch, generator=generator)
-        loss = F.mse_loss(names["read"](told(canvases))["angle"] / 45, pose.angle / 45)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+        return F.mse_loss(names["read"](told(canvases))["angle"] / 45, pose.angle / 45)
+
+    minimise(told.parameters(), names["STEPS"], loss)
     with torch.no_grad():
         angle = names["read"](told(names["canvases"]))["angle"]
     found["told the angles"] = {"angle": names["r_squared"](angle, truth["angle"])}
@@ -338,17 +348,14 @@ def planes(names: Chapter) -> Results:
         classifier = fully_connected_network((1, *size), units=64).to(device)
         others = [*looks.parameters(), *classifier.parameters()]
         groups = [{"params": others, "lr": 3e-3}, {"params": learned.parameters(), "lr": 3e-2}]
-        optimiser = torch.optim.Adam(groups)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for _ in range(steps):
+
+        def loss() -> torch.Tensor:
             chosen = torch.randint(len(names["images"]), (64,), generator=generator).to(device)
             M = 0.12 * torch.randn(64, 4, generator=generator).to(device)
             warped = names["true_basis"].sample(names["images"][chosen], M, size)
-            loss = F.cross_entropy(classifier(transformer(warped)), names["labels"][chosen])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+            return F.cross_entropy(classifier(transformer(warped)), names["labels"][chosen])
+
+        minimise(groups, steps, loss)
         true = names["true_planes"]
         return angles(noise, true)[-1].item(), angles(learned.basis.detach(), true)[-1].item()
 
@@ -527,15 +534,13 @@ def factors(names: Chapter) -> Results:
 
     def descended(start: torch.Tensor, power: int, steps: int = 100) -> torch.Tensor:
         theta = start.clone().requires_grad_()
-        optimiser = torch.optim.Adam([theta], lr=0.02)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for _ in range(steps):
+
+        def loss() -> torch.Tensor:
             output = translation.sample(digits, theta.detach(), digits.shape[2:])
             slopes = seen(theta, power)
-            optimiser.zero_grad()
-            (output + slopes - slopes.detach() - digits).square().sum().backward()
-            optimiser.step()
-            schedule.step()
+            return (output + slopes - slopes.detach() - digits).square().sum()
+
+        minimise([theta], steps, loss, rate=0.02)
         return theta.detach()
 
     notes = Notes()

@@ -314,6 +314,12 @@ def rounding_decides(device, padding_mode, value):
     return device.type == "cuda" and padding_mode == "reflection" and abs(value) == 1e30
 
 
+def largest(tensor):
+    """The largest finite number of a tensor, signs apart, or one if that is more."""
+    finite = tensor[tensor.isfinite()].abs()
+    return max(float(finite.max()) if finite.numel() else 0.0, 1.0)
+
+
 def assert_same(actual, expected, finite_only=False, tolerance=1e-10):
     """The same, where NaN and infinity are expected, and then in the same places; if `finite_only`, those
     places alone."""
@@ -322,8 +328,7 @@ def assert_same(actual, expected, finite_only=False, tolerance=1e-10):
         if finite_only:
             assert torch.equal(actual[name].isfinite().cpu(), e.isfinite()), name
             continue
-        finite = e[e.isfinite()].abs()
-        limit = tolerance * max(float(finite.max()) if finite.numel() else 0.0, 1.0)
+        limit = tolerance * largest(e)
         torch.testing.assert_close(
             actual[name].cpu(), e, rtol=0, atol=limit, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
         )

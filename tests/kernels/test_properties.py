@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from problems import TOLERANCES, Problem, Splatting, interpreted, problems, splattings
-from sampling_cases import MAPS, NAMES, assert_same, definition, library, values_and_gradients
+from sampling_cases import MAPS, NAMES, assert_same, definition, largest, library, values_and_gradients
 from stn_kernels import affine_sample, backend, reference, splat
 
 # Sums and products of infinities are meant to be infinite or NaN; in the interpreter NumPy remarks on them.
@@ -33,12 +33,6 @@ def solve(problem, tensors=None):
 def decided(tensor, problem):
     """The output without the pixels that rounding decides."""
     return torch.where(problem.undecided[:, None], 0, tensor)
-
-
-def largest(tensor):
-    """The largest finite number of a tensor, signs apart, or one if that is more."""
-    finite = tensor[tensor.isfinite()].abs().double()
-    return max(float(finite.max()) if finite.numel() else 0.0, 1.0)
 
 
 def assert_all_same(actual, expected, tolerance):
